@@ -1,0 +1,49 @@
+// Element types and their conversions.
+#ifndef VL_BASE_DTYPE_H
+#define VL_BASE_DTYPE_H
+
+#include <stdint.h>
+#include <string.h>
+
+typedef enum VlDtype {
+    VL_F32,
+    VL_BF16,
+    VL_F16,
+    VL_F64,
+    VL_I64,
+    VL_I32,
+    VL_I16,
+    VL_I8,
+    VL_U8,
+    VL_BOOL,
+    VL_DTYPE_COUNT
+} VlDtype;
+
+typedef uint16_t VlBf16;  // the upper half of an f32
+typedef uint16_t VlF16;   // IEEE 754 binary16
+
+int64_t vl_dtype_size(VlDtype dtype);
+const char *vl_dtype_name(VlDtype dtype);  // "f32", "bf16", ...
+
+static inline float vl_f32_from_bf16(VlBf16 value) {
+    uint32_t bits = (uint32_t)value << 16;
+    float result;
+    memcpy(&result, &bits, sizeof result);
+    return result;
+}
+
+// Round to nearest, ties to even; NaN stays NaN (quiet).
+static inline VlBf16 vl_bf16_from_f32(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+    return (bits & 0x7fffffffu) > 0x7f800000u ? (VlBf16)((bits >> 16) | 0x40u) : (VlBf16)(rounded >> 16);
+}
+
+float vl_f32_from_f16(VlF16 value);
+VlF16 vl_f16_from_f32(float value);  // round to nearest even; overflow to infinity
+
+// Converts `count` elements between F32, BF16, F16 and F64 on the host; equal types are copied.
+void vl_convert(void *to, VlDtype to_dtype, const void *from, VlDtype from_dtype, int64_t count);
+
+#endif
