@@ -1,0 +1,77 @@
+#include "dist/buckets.h"
+
+#include <string.h>
+
+#include "base/memory.h"
+
+struct VlBuckets {
+    VlContext *context;
+    VlComm *comm;
+    VlTensor flat;
+    int64_t size, count;  // elements a bucket, buckets
+    int64_t *complete;    // [count] elements announced in this round
+    int64_t next;         // the bucket to be sent next: they go from the last to the first, on every rank alike
+    bool window;          // the device is open for the communication thread
+};
+
+static int64_t bucket_length(const VlBuckets *buckets, int64_t bucket) {
+    int64_t left = buckets->flat.dim[0] - bucket * buckets->size;
+    return left < buckets->size ? left : buckets->size;
+}
+
+static VlStatus send(VlBuckets *buckets, int64_t bucket) {
+    if (vl_comm_size(buckets->comm) == 1) return VL_OK;
+    if (!buckets->window) vl_device_open(buckets->context);
+    buckets->window = true;
+    return vl_comm_start_reduce(buckets->comm, VL_SUM_F32, (float *)buckets->flat.data + bucket * buckets->size,
+                                bucket_length(buckets, bucket));
+}
+
+VlStatus vl_buckets_create(VlBuckets **out, VlContext *context, VlComm *comm, VlTensor flat, int64_t bucket_elements) {
+    VlBuckets *buckets;
+    VL_TRY(VL_NEW(&buckets, 1));
+    *buckets = (VlBuckets){.context = context,
+                           .comm = comm,
+                           .flat = flat,
+                           .size = bucket_elements > 0 ? bucket_elements : (int64_t)4 << 20};
+    buckets->count = (flat.dim[0] + buckets->size - 1) / buckets->size;
+    buckets->next = buckets->count - 1;
+    VlStatus status = VL_NEW(&buckets->complete, buckets->count);
+    if (status != VL_OK) {
+        vl_free(buckets);
+        return status;
+    }
+    *out = buckets;
+    return VL_OK;
+}
+
+VlStatus vl_buckets_ready(VlBuckets *buckets, int64_t offset, int64_t count) {
+    for (int64_t end = offset + count; end > offset;) {
+        int64_t bucket = (end - 1) / buckets->size, begin = bucket * buckets->size;
+        if (begin < offset) begin = offset;
+        buckets->complete[bucket] += end - begin;
+        VL_ASSERT(buckets->complete[bucket] <= bucket_length(buckets, bucket));
+        end = begin;
+    }
+    while (buckets->next >= 0 && buckets->complete[buckets->next] == bucket_length(buckets, buckets->next)) {
+        VL_TRY(send(buckets, buckets->next--));
+    }
+    return VL_OK;
+}
+
+VlStatus vl_buckets_finish(VlBuckets *buckets) {
+    VlStatus status = VL_OK;
+    while (buckets->next >= 0 && status == VL_OK) status = send(buckets, buckets->next--);
+    VlStatus waited = vl_comm_wait(buckets->comm);
+    if (buckets->window) vl_device_close(buckets->context);
+    buckets->window = false;
+    buckets->next = buckets->count - 1;
+    memset(buckets->complete, 0, (size_t)buckets->count * sizeof *buckets->complete);
+    return status != VL_OK ? status : waited;
+}
+
+void vl_buckets_free(VlBuckets *buckets) {
+    if (!buckets) return;
+    vl_free(buckets->complete);
+    vl_free(buckets);
+}
