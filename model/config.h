@@ -1,0 +1,66 @@
+// What config.json of a model folder says: every key is honoured, or refused by name.
+#ifndef VL_MODEL_CONFIG_H
+#define VL_MODEL_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/files.h"
+#include "ops/ops.h"
+
+typedef enum VlConnectorKind {
+    VL_CONNECTOR_MLP,  // linear, mlpKx_gelu
+    VL_CONNECTOR_STC,  // stc_connector, stc_connector_v35
+    VL_CONNECTOR_STP,  // stp_connector
+    VL_CONNECTOR_SPATIAL_CONV,
+    VL_CONNECTOR_SPATIAL_POOL
+} VlConnectorKind;
+
+typedef struct VlVisionConfig {
+    int64_t hidden, intermediate, layers, heads;
+    int64_t image_size, patch_size;
+    int64_t run_layers;  // blocks that are run: hidden_states[select_layer] is the output of the last of them
+    bool class_token;    // CLIP; SigLIP has none
+    bool pre_norm;       // CLIP's pre_layrnorm
+    bool patch_bias;     // SigLIP
+    VlActivation activation;
+    float eps;
+} VlVisionConfig;
+
+typedef struct VlConnectorConfig {
+    VlConnectorKind kind;
+    int64_t depth;       // RegStage blocks (STC, STP: 4; spatial: 0); linear layers of an MLP
+    int64_t kt, kh, kw;  // sampler's kernel = stride
+    int64_t padding;
+    int64_t input, output;  // mm_hidden_size, hidden_size
+} VlConnectorConfig;
+
+typedef struct VlDecoderConfig {
+    int64_t hidden, intermediate, layers, heads, kv_heads, head_size, vocabulary;
+    float eps;
+    double rope_theta;
+    bool tied;  // lm_head is embed_tokens
+    float initializer_range;
+} VlDecoderConfig;
+
+typedef struct VlModelConfig {
+    char folder[VL_PATH_MAX];  // the model folder
+    char model_type[64];       // videollama2_mistral, ...
+    bool has_vision;
+    char vision_folder[VL_PATH_MAX];  // the tower's folder, "" when its numbers came from the built-in table
+    VlVisionConfig vision;
+    VlConnectorConfig connector;
+    VlDecoderConfig decoder;
+    int64_t num_frames;
+    int64_t bos, eos;  // token ids; -1 when the config names none
+} VlModelConfig;
+
+// Reads FOLDER/config.json and the vision tower's config.json. Errors: VL_IO, VL_FORMAT; VL_UNSUPPORTED / VL_INVALID
+// naming the key, its value, and what is possible.
+VlStatus vl_model_config_load(VlModelConfig *config, const char *folder);
+
+// Patches per frame; tokens of a video of `frames` frames after the connector.
+int64_t vl_model_patches(const VlModelConfig *config);
+int64_t vl_model_visual_tokens(const VlModelConfig *config, int64_t frames);
+
+#endif

@@ -1,0 +1,255 @@
+#include "model/load.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/safetensors.h"
+
+#define TOWER_PREFIX "model.vision_tower.vision_tower."
+enum { CHUNK = 1 << 20 };  // elements that are read at a time
+
+typedef struct Loader {
+    VlContext *context;
+    VlParams *params;
+    const VlModelConfig *config;
+    uint64_t seed;
+    VlSafetensors main, tower;                                // without entries where there is no file
+    bool *found;                                              // [params->count] a file has it
+    int64_t missing[VL_GROUP_COUNT], stored[VL_GROUP_COUNT];  // of the parameters that are not optional
+    VlLoadReport report;
+} Loader;
+
+static bool ends_with(const char *text, const char *end) {
+    size_t length = strlen(text), tail = strlen(end);
+    return length >= tail && strcmp(text + length - tail, end) == 0;
+}
+
+// Opens the weights of a folder; a folder without any leaves the set empty. Weights in another form are an error: to
+// take the folder for one without weights would silently train from scratch.
+static VlStatus open_weights(VlSafetensors *set, const char *folder) {
+    char **names;
+    int64_t count;
+    VL_TRY(vl_list_folder(folder, &names, &count));
+    bool usable = false, foreign = false;
+    char example[256] = "";
+    for (int64_t i = 0; i < count; i++) {
+        if (strcmp(names[i], "model.safetensors") == 0 || strcmp(names[i], "model.safetensors.index.json") == 0) {
+            usable = true;
+        } else if (ends_with(names[i], ".safetensors") || ends_with(names[i], ".bin") || ends_with(names[i], ".pt") ||
+                   ends_with(names[i], ".pth")) {
+            foreign = true;
+            snprintf(example, sizeof example, "%s", names[i]);
+        }
+    }
+    vl_free_names(names, count);
+    if (!usable && foreign) {
+        return vl_error(
+            VL_UNSUPPORTED,
+            "%s: has weights (%s) but neither model.safetensors nor model.safetensors.index.json; convert them "
+            "to safetensors",
+            folder, example);
+    }
+    if (usable) VL_TRY(vl_safetensors_open(set, folder));
+    return VL_OK;
+}
+
+// Tensors that the reference's checkpoints may hold and that take no part.
+static bool known_unused(const Loader *loader, const char *name) {
+    if (strcmp(name, "lm_head.weight") == 0) return loader->config->decoder.tied;
+    return ends_with(name, ".rotary_emb.inv_freq") || ends_with(name, ".embeddings.position_ids");
+}
+
+static const VlSafetensorsEntry *find_entry(const Loader *loader, const VlParam *param, const VlSafetensors **set) {
+    const VlSafetensorsEntry *entry = vl_safetensors_find(&loader->main, param->name);
+    *set = &loader->main;
+    if (entry || strncmp(param->name, TOWER_PREFIX, strlen(TOWER_PREFIX)) != 0) return entry;
+    *set = &loader->tower;
+    return vl_safetensors_find(&loader->tower, param->name + strlen(TOWER_PREFIX));
+}
+
+static bool tower_is_in_main(const Loader *loader) {
+    for (int64_t i = 0; i < loader->params->count; i++) {
+        const VlParam *param = loader->params->rows[i];
+        if (param->group == VL_GROUP_VISION_TOWER && !param->optional &&
+            !vl_safetensors_find(&loader->main, param->name)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+// Every tensor of the files must be a parameter. A tower's folder may hold a whole CLIP: only `vision_model.` counts
+// there.
+static VlStatus check_left_over(Loader *loader) {
+    for (int64_t i = 0; i < loader->main.count; i++) {
+        const char *name = loader->main.entries[i].name;
+        if (vl_params_find(loader->params, name)) continue;
+        if (!known_unused(loader, name)) {
+            return vl_error(VL_FORMAT, "%s: tensor %.200s belongs to no part of the model that config.json describes",
+                            loader->config->folder, name);
+        }
+        loader->report.skipped++;
+    }
+    for (int64_t i = 0; i < loader->tower.count; i++) {
+        char name[512];
+        if (strncmp(loader->tower.entries[i].name, "vision_model.", 13) != 0) continue;
+        snprintf(name, sizeof name, TOWER_PREFIX "%.400s", loader->tower.entries[i].name);
+        if (vl_params_find(loader->params, name)) continue;
+        if (!known_unused(loader, name)) {
+            return vl_error(VL_FORMAT,
+                            "%s: tensor %.200s belongs to no part of the tower that its config.json describes",
+                            loader->config->vision_folder, loader->tower.entries[i].name);
+        }
+        loader->report.skipped++;
+    }
+    return VL_OK;
+}
+
+static VlStatus check_tensor(const VlParam *param, const VlSafetensorsEntry *entry) {
+    if (!vl_same_shape(param->shape, entry->tensor)) {
+        VlTensor wanted = param->shape;
+        wanted.dtype = entry->tensor.dtype;
+        return vl_error(VL_FORMAT, "tensor %s is %s in the file, the configuration asks for %s", entry->name,
+                        vl_describe(entry->tensor), vl_describe(wanted));
+    }
+    VlDtype dtype = entry->tensor.dtype;
+    if (dtype != VL_F32 && dtype != VL_BF16 && dtype != VL_F16 && dtype != VL_F64) {
+        return vl_error(VL_UNSUPPORTED, "tensor %s is stored as %s; possible are f32, bf16, f16 and f64", entry->name,
+                        vl_dtype_name(dtype));
+    }
+    return VL_OK;
+}
+
+// What is stored and what is not, before anything is read.
+static VlStatus take_stock(Loader *loader) {
+    for (int64_t i = 0; i < loader->params->count; i++) {
+        const VlParam *param = loader->params->rows[i];
+        const VlSafetensors *set;
+        const VlSafetensorsEntry *entry = find_entry(loader, param, &set);
+        loader->found[i] = entry != NULL;
+        if (entry) {
+            VL_TRY_CONTEXT(check_tensor(param, entry), "%s",
+                           set == &loader->main ? loader->config->folder : loader->config->vision_folder);
+        }
+        if (param->optional) continue;
+        loader->stored[param->group] += entry != NULL;
+        loader->missing[param->group] += entry == NULL;
+    }
+    return VL_OK;
+}
+
+static const VlParam *first_missing(const Loader *loader, VlGroup group) {
+    for (int64_t i = 0; i < loader->params->count; i++) {
+        const VlParam *param = loader->params->rows[i];
+        if (param->group == group && !param->optional && !loader->found[i]) return param;
+    }
+    return NULL;
+}
+
+static VlStatus check_complete(const Loader *loader) {
+    bool any = loader->main.count > 0 || loader->tower.count > 0;
+    for (int group = 0; group < VL_GROUP_COUNT; group++) {
+        const VlParam *param = first_missing(loader, (VlGroup)group);
+        if (!param) continue;
+        if (loader->stored[group] > 0) {
+            return vl_error(VL_FORMAT, "%s: tensor %s is missing, and %lld more of %s; %lld others are there",
+                            loader->config->folder, param->name, (long long)loader->missing[group] - 1,
+                            vl_group_name((VlGroup)group), (long long)loader->stored[group]);
+        }
+        if (group == VL_GROUP_VISION_TOWER && any) {
+            return vl_error(VL_FORMAT,
+                            "%s: the vision tower's weights (%s, ...) are missing%s%s; put them into that folder",
+                            loader->config->folder, param->name, *loader->config->vision_folder ? ", in " : "",
+                            loader->config->vision_folder);
+        }
+        if (group == VL_GROUP_LLM && loader->main.count > 0) {
+            return vl_error(VL_FORMAT, "%s: the language model's weights (%s, ...) are missing", loader->config->folder,
+                            param->name);
+        }
+    }
+    return VL_OK;
+}
+
+static VlStatus read_tensor(Loader *loader, VlParam *param, const VlSafetensors *set, const VlSafetensorsEntry *entry,
+                            void *buffer) {
+    int64_t count = vl_elements(param->shape);
+    for (int64_t begin = 0; begin < count; begin += CHUNK) {
+        int64_t length = count - begin < CHUNK ? count - begin : CHUNK;
+        VL_TRY(vl_safetensors_read_part(set, entry, begin, length, buffer));
+        VL_TRY(vl_params_set_part(loader->context, param, begin, length, buffer, entry->tensor.dtype));
+    }
+    return VL_OK;
+}
+
+static VlStatus fill(Loader *loader) {
+    if (loader->context->planning) return VL_OK;
+    void *buffer;
+    VL_TRY(vl_allocate(&buffer, CHUNK, vl_dtype_size(VL_F64)));
+    VlStatus status = VL_OK;
+    for (int64_t i = 0; i < loader->params->count && status == VL_OK; i++) {
+        VlParam *param = loader->params->rows[i];
+        const VlSafetensors *set;
+        const VlSafetensorsEntry *entry = find_entry(loader, param, &set);
+        if (entry) {
+            status = read_tensor(loader, param, set, entry, buffer);
+            loader->report.loaded++;
+        } else {
+            status = vl_params_initialise(loader->context, loader->params, param, loader->seed);
+            loader->report.initialised[param->group] += !param->optional;
+        }
+    }
+    vl_free(buffer);
+    return status == VL_OK ? VL_OK : vl_error_frame(status, __func__, __FILE__, __LINE__);
+}
+
+// One line per group with what no file had: by name, unless it is the whole group.
+static void log_missing(const Loader *loader, VlGroup group) {
+    char names[3072];
+    size_t used = 0;
+    int64_t unnamed = 0;
+    names[0] = 0;
+    for (int64_t i = 0; i < loader->params->count && loader->stored[group] > 0; i++) {
+        const VlParam *param = loader->params->rows[i];
+        if (param->group != group || param->optional || loader->found[i]) continue;
+        if (used + strlen(param->name) + 3 > sizeof names) {
+            unnamed++;
+            continue;
+        }
+        used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", used ? ", " : ": ", param->name);
+    }
+    char more[64] = "";
+    if (unnamed > 0) snprintf(more, sizeof more, " and %lld more", (long long)unnamed);
+    vl_log(VL_LOG_INFO, "%s: %s%lld parameters are in no file and were initialised from seed %llu%s%s",
+           vl_group_name(group), loader->stored[group] > 0 ? "" : "all ", (long long)loader->missing[group],
+           (unsigned long long)loader->seed, names, more);
+}
+
+static VlStatus load(Loader *loader, bool strict) {
+    VL_TRY(VL_NEW(&loader->found, loader->params->count));
+    VL_TRY(open_weights(&loader->main, loader->config->folder));
+    if (*loader->config->vision_folder && !tower_is_in_main(loader)) {
+        VL_TRY(open_weights(&loader->tower, loader->config->vision_folder));
+    }
+    VL_TRY(check_left_over(loader));
+    VL_TRY(take_stock(loader));
+    if (strict) VL_TRY(check_complete(loader));
+    VL_TRY(fill(loader));
+    for (int group = 0; group < VL_GROUP_COUNT; group++) {
+        if (loader->missing[group] > 0) log_missing(loader, (VlGroup)group);
+    }
+    return VL_OK;
+}
+
+VlStatus vl_model_load(VlContext *context, VlParams *params, const VlModelConfig *config, uint64_t seed, bool strict,
+                       VlLoadReport *report) {
+    Loader loader = {.context = context, .params = params, .config = config, .seed = seed};
+    VlStatus status = load(&loader, strict);
+    vl_safetensors_close(&loader.main);
+    vl_safetensors_close(&loader.tower);
+    vl_free(loader.found);
+    if (status != VL_OK) return vl_error_frame(status, __func__, __FILE__, __LINE__);
+    if (report) *report = loader.report;
+    return VL_OK;
+}

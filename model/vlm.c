@@ -1,0 +1,261 @@
+#include "model/vlm.h"
+
+#include "base/memory.h"
+#include "model/connector.h"
+#include "model/decoder.h"
+#include "model/vit.h"
+
+enum { LOGIT_ROWS = 64 };  // rows whose logits are in memory together
+
+struct VlVlm {
+    VlContext *context;
+    VlModelConfig config;
+    VlGroups trainable;
+    VlParams params;
+    VlVit vit;
+    VlConnector connector;
+    VlDecoder decoder;
+    int64_t connector_row;         // its first row in params; the tower's rows lie before, the language model's after
+    int64_t activations, scratch;  // marks where the last forward pass began
+    int64_t *labelled;             // host: positions with a target, then their targets
+    int64_t labelled_capacity;
+};
+
+VlStatus vl_vlm_create(VlVlm **out, VlContext *context, const VlModelConfig *config, VlGroups trainable) {
+    VlStatus status;
+    VlVlm *model;
+    *out = NULL;
+    VL_TRY(VL_NEW(&model, 1));
+    model->context = context;
+    model->config = *config;
+    model->trainable = trainable;
+    if (config->has_vision) {
+        VL_TRY_GOTO(status, vl_vit_plan(&model->params, &model->vit, &config->vision), failed);
+        model->connector_row = model->params.count;
+        VL_TRY_GOTO(status, vl_connector_plan(&model->params, &model->connector, &config->connector), failed);
+    }
+    VL_TRY_GOTO(status, vl_decoder_plan(&model->params, &model->decoder, &config->decoder), failed);
+    vl_params_set_trainable(&model->params, trainable);
+    *out = model;
+    return VL_OK;
+failed:
+    vl_vlm_free(model);
+    return status;
+}
+
+void vl_vlm_free(VlVlm *model) {
+    if (!model) return;
+    vl_decoder_free(&model->decoder);
+    vl_connector_free(&model->connector);
+    vl_vit_free(&model->vit);
+    vl_params_free(model->context, &model->params);
+    vl_free(model->labelled);
+    vl_free(model);
+}
+
+VlContext *vl_vlm_context(VlVlm *model) { return model->context; }
+VlParams *vl_vlm_params(VlVlm *model) { return &model->params; }
+const VlModelConfig *vl_vlm_config(const VlVlm *model) { return &model->config; }
+
+static bool trains(const VlVlm *model, VlGroup group) { return model->trainable & VL_GROUP_BIT(group); }
+
+// Whether gradients of this batch are wanted by the tower; below or at the connector; anywhere.
+typedef struct Wanted {
+    bool tower, visual, any;
+} Wanted;
+
+static Wanted gradients_wanted(const VlVlm *model, const VlBatch *batch, bool backward) {
+    bool visuals = backward && batch->labels > 0 && batch->visuals > 0;
+    bool tower = visuals && trains(model, VL_GROUP_VISION_TOWER);
+    bool visual = tower || (visuals && trains(model, VL_GROUP_CONNECTOR));
+    return (Wanted){tower, visual, visual || (backward && batch->labels > 0 && trains(model, VL_GROUP_LLM))};
+}
+
+// Tower and connector. Without gradients of the tower the pixels are scratch.
+static VlStatus see(VlVlm *model, const VlBatch *batch, Wanted wanted, VlVlmForward *forward) {
+    VlContext *context = model->context;
+    VlArena *arena = wanted.tower ? &context->activations : &context->scratch;
+    int64_t side = model->config.vision.image_size, mark = vl_arena_mark(&context->scratch);
+    VlTensor pixels;
+    VL_TRY(vl_arena_push(arena, &pixels, VL_F32, batch->frames, 3, side, side));
+    VL_TRY(vl_copy_from_host(context, pixels, batch->pixels));
+    VL_TRY_CONTEXT(vl_vit_forward(context, &model->vit, pixels, wanted.tower, &forward->vision_features),
+                   "vision tower");
+    vl_arena_release(&context->scratch, mark);
+    VL_TRY_CONTEXT(vl_connector_forward(context, &model->connector, forward->vision_features, batch->visuals,
+                                        batch->visual, wanted.visual, &forward->visual_tokens),
+                   "connector");
+    return VL_OK;
+}
+
+static VlStatus run_forward(VlVlm *model, const VlBatch *batch, VlKvCache *cache, bool keep, VlVlmForward *forward) {
+    Wanted wanted = gradients_wanted(model, batch, keep);
+    if (batch->visuals > 0) {
+        if (!model->config.has_vision) {
+            return vl_error(VL_INVALID, "the batch holds %lld visuals, but the model has no vision tower",
+                            (long long)batch->visuals);
+        }
+        VL_TRY(see(model, batch, wanted, forward));
+    }
+    VL_TRY_CONTEXT(vl_decoder_forward(model->context, &model->decoder, batch, forward->visual_tokens, cache, wanted.any,
+                                      &forward->hidden),
+                   "language model");
+    return VL_OK;
+}
+
+static VlStatus forward_pass(VlVlm *model, const VlBatch *batch, VlKvCache *cache, bool keep, VlVlmForward *forward) {
+    model->activations = vl_arena_mark(&model->context->activations);
+    model->scratch = vl_arena_mark(&model->context->scratch);
+    *forward = (VlVlmForward){0};
+    if (batch->tokens == 0) return VL_OK;
+    VlStatus status = run_forward(model, batch, cache, keep, forward);
+    if (status == VL_OK) return VL_OK;
+    vl_vlm_release(model);
+    return vl_error_frame(status, __func__, __FILE__, __LINE__);
+}
+
+VlStatus vl_vlm_forward(VlVlm *model, const VlBatch *batch, bool keep, VlVlmForward *forward) {
+    return forward_pass(model, batch, NULL, keep, forward);
+}
+
+VlStatus vl_vlm_forward_cached(VlVlm *model, const VlBatch *batch, VlKvCache *cache, VlVlmForward *forward) {
+    return forward_pass(model, batch, cache, false, forward);
+}
+
+void vl_vlm_release(VlVlm *model) {
+    vl_arena_release(&model->context->activations, model->activations);
+    vl_arena_release(&model->context->scratch, model->scratch);
+}
+
+// index, targets [labels] on scratch: the labelled positions and what they predict.
+static VlStatus upload_labels(VlVlm *model, const VlBatch *batch, VlTensor *index, VlTensor *targets) {
+    VlContext *context = model->context;
+    int64_t labels = batch->labels, found = 0;
+    VL_TRY(vl_arena_push(&context->scratch, index, VL_I64, labels));
+    VL_TRY(vl_arena_push(&context->scratch, targets, VL_I64, labels));
+    if (context->planning) return VL_OK;
+    VL_TRY(vl_reserve(&model->labelled, &model->labelled_capacity, 2 * labels, sizeof *model->labelled));
+    for (int64_t t = 0; t < batch->tokens; t++) {
+        if (batch->targets[t] == VL_IGNORE) continue;
+        VL_ASSERT(found < labels);
+        model->labelled[labels + found] = batch->targets[t];
+        model->labelled[found++] = t;
+    }
+    VL_ASSERT(found == labels);
+    VL_TRY(vl_copy_from_host(context, *index, model->labelled));
+    VL_TRY(vl_copy_from_host(context, *targets, model->labelled + labels));
+    return VL_OK;
+}
+
+// The head on the labelled rows of `hidden`: losses to the host, and dhidden[T,H] (empty: not wanted).
+static VlStatus head(VlVlm *model, const VlBatch *batch, VlTensor hidden, VlTensor dhidden, bool backward, float scale,
+                     float *losses) {
+    VlContext *context = model->context;
+    VlArena *scratch = &context->scratch;
+    VlParam *weight = model->decoder.lm_head;
+    int64_t mark = vl_arena_mark(scratch), width = hidden.dim[1];
+    VlTensor index, targets, rows, drows = VL_EMPTY, device_losses;
+    VL_TRY(upload_labels(model, batch, &index, &targets));
+    VL_TRY(vl_arena_push(scratch, &device_losses, VL_F32, batch->labels));
+    VL_TRY(vl_arena_push(scratch, &rows, hidden.dtype, batch->labels, width));
+    VL_TRY(vl_gather_rows_forward(context, rows, hidden, index));
+    if (!vl_is_empty(dhidden)) VL_TRY(vl_arena_push(scratch, &drows, hidden.dtype, batch->labels, width));
+    VL_TRY(vl_linear_cross_entropy(context, device_losses, drows, backward ? weight->gradient : VL_EMPTY, rows,
+                                   weight->value, targets, scale));
+    if (!context->planning) VL_TRY(vl_copy_to_host(context, losses, device_losses));
+    if (!vl_is_empty(dhidden)) VL_TRY(vl_gather_rows_backward(context, dhidden, drows, index));
+    vl_arena_release(scratch, mark);
+    return VL_OK;
+}
+
+// Connector and tower. dvisual_tokens empty: they took no part, or nobody wants their gradients.
+static VlStatus see_backward(VlVlm *model, VlVlmForward *forward, Wanted wanted, VlTensor dvisual_tokens,
+                             const VlGradientHook *hook) {
+    VlContext *context = model->context;
+    VlTensor features = forward->vision_features, dfeatures = VL_EMPTY;
+    int64_t llm_row = model->decoder.embed_tokens->index;
+    if (wanted.tower) {
+        VL_TRY(vl_arena_push(&context->scratch, &dfeatures, features.dtype, features.dim[0], features.dim[1],
+                             features.dim[2]));
+    }
+    if (wanted.visual) {
+        VL_TRY_CONTEXT(vl_connector_backward(context, &model->connector, dfeatures, dvisual_tokens),
+                       "connector, backward");
+    }
+    VL_TRY(vl_gradient_announce(hook, model->connector_row, llm_row - model->connector_row));
+    if (wanted.tower) VL_TRY_CONTEXT(vl_vit_backward(context, &model->vit, dfeatures), "vision tower, backward");
+    VL_TRY(vl_gradient_announce(hook, 0, model->connector_row));
+    return VL_OK;
+}
+
+VlStatus vl_vlm_loss(VlVlm *model, const VlBatch *batch, VlVlmForward *forward, bool backward, float scale,
+                     const VlGradientHook *hook, float *losses) {
+    VlContext *context = model->context;
+    VlArena *scratch = &context->scratch;
+    Wanted wanted = gradients_wanted(model, batch, backward);
+    VlTensor hidden = forward->hidden, visual_tokens = forward->visual_tokens;
+    VlTensor dhidden = VL_EMPTY, dvisual_tokens = VL_EMPTY;
+    int64_t mark = vl_arena_mark(scratch);
+    if (wanted.any) VL_TRY(vl_arena_push(scratch, &dhidden, hidden.dtype, hidden.dim[0], hidden.dim[1]));
+    if (wanted.visual) {
+        VL_TRY(vl_arena_push(scratch, &dvisual_tokens, hidden.dtype, visual_tokens.dim[0], visual_tokens.dim[1]));
+    }
+    if (batch->labels > 0) VL_TRY(head(model, batch, hidden, dhidden, backward, scale, losses));
+    if (backward) {
+        VL_TRY_CONTEXT(vl_decoder_backward(context, &model->decoder, dhidden, dvisual_tokens, hook), "language model");
+        VL_TRY(see_backward(model, forward, wanted, dvisual_tokens, hook));
+    }
+    vl_arena_release(scratch, mark);
+    return VL_OK;
+}
+
+VlStatus vl_vlm_logits(VlVlm *model, const VlVlmForward *forward, int64_t first, int64_t count, float *logits) {
+    VlContext *context = model->context;
+    int64_t mark = vl_arena_mark(&context->scratch), vocabulary = model->config.decoder.vocabulary;
+    for (int64_t done = 0; done < count; done += LOGIT_ROWS) {
+        int64_t rows = count - done < LOGIT_ROWS ? count - done : LOGIT_ROWS;
+        VlTensor block;
+        VL_TRY(vl_arena_push(&context->scratch, &block, VL_F32, rows, vocabulary));
+        VL_TRY(vl_decoder_logits(context, &model->decoder, block, vl_rows(forward->hidden, first + done, rows)));
+        if (!context->planning) VL_TRY(vl_copy_to_host(context, logits + done * vocabulary, block));
+        vl_arena_release(&context->scratch, mark);
+    }
+    return VL_OK;
+}
+
+VlStatus vl_vlm_plan(VlVlm *model, const VlBatch *batch, bool backward) {
+    VL_ASSERT(model->context->planning);
+    VlVlmForward forward;
+    model->context->flops = 0;
+    VL_TRY(vl_vlm_forward(model, batch, backward, &forward));
+    VlStatus status = vl_vlm_loss(model, batch, &forward, backward, 1, NULL, NULL);
+    if (status == VL_OK && !backward) {
+        status = vl_vlm_logits(model, &forward, 0, batch->tokens < LOGIT_ROWS ? batch->tokens : LOGIT_ROWS, NULL);
+    }
+    vl_vlm_release(model);
+    return status == VL_OK ? VL_OK : vl_error_frame(status, __func__, __FILE__, __LINE__);
+}
+
+static VlStatus bind_at_least(VlContext *context, VlArena *arena, int64_t size) {
+    if (context->planning || arena->size >= size) return VL_OK;
+    VL_ASSERT(arena->used == 0);
+    vl_arena_unbind(context, arena);
+    return vl_arena_bind(context, arena, arena->name, size);
+}
+
+VlStatus vl_vlm_prepare(VlVlm *model, const VlBatch *batch, bool backward) {
+    VlStatus status;
+    VlContext *plan;
+    VlVlm *planned = NULL;
+    VL_TRY(vl_context_create(&plan, "plan", model->context->threads));
+    VL_TRY_GOTO(status, vl_vlm_create(&planned, plan, &model->config, model->trainable), done);
+    VL_TRY_GOTO(status, vl_params_bind(plan, &planned->params, model->params.dtype), done);
+    VL_TRY_GOTO(status, vl_vlm_plan(planned, batch, false), done);
+    if (backward) VL_TRY_GOTO(status, vl_vlm_plan(planned, batch, true), done);
+    VL_TRY_GOTO(status, bind_at_least(model->context, &model->context->activations, plan->activations.peak), done);
+    VL_TRY_GOTO(status, bind_at_least(model->context, &model->context->scratch, plan->scratch.peak), done);
+done:
+    vl_vlm_free(planned);
+    vl_context_free(plan);
+    return status;
+}

@@ -1,0 +1,171 @@
+#include "ops/cpu/attention_tiles.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "ops/cpu/blocks.h"
+#include "ops/cpu/vector_math.h"
+
+enum { LANES = 16 };
+typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
+
+// c[height, 16 * vectors] in registers. height and vectors are constants where it is inlined.
+static inline __attribute__((always_inline)) void multiply_registers(const VlTileProduct *p, int64_t i, int64_t j,
+                                                                     int64_t row_stride, int64_t step, const int height,
+                                                                     const int vectors) {
+    Lanes sum[VL_TILE_ROWS][2];
+    float *c = p->c + i * p->c_leading + j;
+    const float *a = p->a + i * row_stride, *b = p->b + j;
+    int64_t c_leading = p->c_leading, b_leading = p->b_leading;
+#pragma GCC unroll 8
+    for (int r = 0; r < height; r++) {
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; v++) {
+            sum[r][v] = p->add ? *(const Lanes *)(c + r * c_leading + v * LANES) : (Lanes){0};
+        }
+    }
+    for (int64_t k = 0; k < p->depth; k++) {
+        Lanes x[2];
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; v++) x[v] = *(const Lanes *)(b + k * b_leading + v * LANES);
+#pragma GCC unroll 8
+        for (int r = 0; r < height; r++) {
+            float factor = a[r * row_stride + k * step];
+#pragma GCC unroll 2
+            for (int v = 0; v < vectors; v++) sum[r][v] += factor * x[v];
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < height; r++) {
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; v++) *(Lanes *)(c + r * c_leading + v * LANES) = sum[r][v];
+    }
+}
+
+// Tiles of height x (16 * vectors), a last one of 16 columns.
+static inline __attribute__((always_inline)) void multiply_tiles(const VlTileProduct *p, const int height,
+                                                                 const int vectors) {
+    int64_t wide = p->columns / (LANES * vectors) * (LANES * vectors);
+    for (int64_t i = 0; i < p->rows; i += height) {
+        for (int64_t j = 0; j < wide; j += LANES * vectors) {
+            if (p->a_transposed) {
+                multiply_registers(p, i, j, 1, p->a_leading, height, vectors);
+            } else {
+                multiply_registers(p, i, j, p->a_leading, 1, height, vectors);
+            }
+        }
+        for (int64_t j = wide; j < p->columns; j += LANES) {
+            if (p->a_transposed) {
+                multiply_registers(p, i, j, 1, p->a_leading, height, 1);
+            } else {
+                multiply_registers(p, i, j, p->a_leading, 1, height, 1);
+            }
+        }
+    }
+}
+
+// 4 x 16 floats fit in the 16 registers of AVX2, 8 x 32 in the 32 of AVX-512.
+VL_VECTORISED static void multiply_narrow(const VlTileProduct *p) { multiply_tiles(p, 4, 1); }
+
+#if defined(__x86_64__)
+__attribute__((target("arch=x86-64-v4"))) static void multiply_wide(const VlTileProduct *p) {
+    multiply_tiles(p, VL_TILE_ROWS, 2);
+}
+
+void vl_tile_multiply(VlTileProduct product) {
+    if (__builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd")) {
+        multiply_wide(&product);
+    } else {
+        multiply_narrow(&product);
+    }
+}
+#else
+void vl_tile_multiply(VlTileProduct product) { multiply_narrow(&product); }
+#endif
+
+VlAttention vl_attention_describe(VlTensor q, VlTensor k, VlTensor cu_q, VlTensor cu_k, int64_t heads, int64_t kv_heads,
+                                  bool causal) {
+    int64_t head_size = q.dim[1] / heads;
+    return (VlAttention){.tiles = vl_attention_tiles(q, k, heads, kv_heads),
+                         .cu_q = cu_q.data,
+                         .cu_k = cu_k.data,
+                         .sequences = cu_q.dim[0] - 1,
+                         .heads = heads,
+                         .kv_heads = kv_heads,
+                         .group = heads / kv_heads,
+                         .head_size = head_size,
+                         .causal = causal,
+                         .scale = (float)(1.0 / sqrt((double)head_size))};
+}
+
+int64_t vl_attention_visible(const VlAttention *attention, const VlAttentionBlock *block, int32_t *visible) {
+    int64_t largest = 0, row = 0;
+    for (int64_t i = 0; i < block->count; i++) {
+        int64_t keys = block->keys;
+        if (attention->causal) keys += block->query + i + 1 - block->queries;
+        if (keys < 0) keys = 0;
+        if (keys > largest) largest = keys;
+        for (int64_t h = 0; h < attention->group; h++) visible[row++] = (int32_t)keys;
+    }
+    for (; row < block->rows; row++) visible[row] = 0;
+    return largest;
+}
+
+void vl_tile_load(float *to, VlTensor x, int64_t row, int64_t rows, int64_t head, const VlAttention *attention) {
+    int64_t columns = x.dim[1], size = attention->head_size, width = attention->tiles.width;
+    for (int64_t i = 0; i < rows; i++, to += width) {
+        int64_t start = (row + i) * columns + head * size;
+        if (x.dtype == VL_F32) {
+            memcpy(to, (const float *)x.data + start, (size_t)size * sizeof *to);
+        } else {
+            vl_block_widen(to, (const VlBf16 *)x.data + start, size);
+        }
+        memset(to + size, 0, (size_t)(width - size) * sizeof *to);
+    }
+}
+
+void vl_tile_store(VlTensor x, int64_t row, int64_t rows, int64_t head, const float *from,
+                   const VlAttention *attention) {
+    int64_t size = attention->head_size;
+    for (int64_t i = 0; i < rows; i++, from += attention->tiles.width) {
+        int64_t start = (row + i) * x.dim[1] + head * size;
+        if (x.dtype == VL_F32) {
+            memcpy((float *)x.data + start, from, (size_t)size * sizeof *from);
+        } else {
+            vl_block_convert(x, start, size, VL_WRITE, from);
+        }
+    }
+}
+
+VL_VECTORISED static void multiply_by(float *values, float factor, int64_t count) {
+    for (int64_t i = 0; i < count; i++) values[i] *= factor;
+}
+
+void vl_tile_load_block(float *to, VlTensor x, float factor, const VlAttention *attention,
+                        const VlAttentionBlock *block) {
+    int64_t width = attention->tiles.width, group = attention->group, rows = block->count * group;
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t query = block->first_query + block->query + r / group;
+        vl_tile_load(to + r * width, x, query, 1, block->kv_head * group + r % group, attention);
+    }
+    if (factor != 1.0f) multiply_by(to, factor, rows * width);
+    memset(to + rows * width, 0, (size_t)((block->rows - rows) * width) * sizeof *to);
+}
+
+void vl_tile_store_block(VlTensor x, float *from, float factor, const VlAttention *attention,
+                         const VlAttentionBlock *block) {
+    int64_t width = attention->tiles.width, group = attention->group, rows = block->count * group;
+    if (factor != 1.0f) multiply_by(from, factor, rows * width);
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t query = block->first_query + block->query + r / group;
+        vl_tile_store(x, query, 1, block->kv_head * group + r % group, from + r * width, attention);
+    }
+}
+
+VL_VECTORISED void vl_tile_transpose(float *to, const float *from, int64_t width) {
+    for (int64_t d = 0; d < width; d++) {
+#pragma omp simd
+        for (int64_t j = 0; j < VL_TILE_KEYS; j++) to[d * VL_TILE_KEYS + j] = from[j * width + d];
+    }
+}

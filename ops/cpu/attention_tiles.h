@@ -1,0 +1,55 @@
+// What attention's forward and backward share: small matrix products, copies into tiles, and the work list.
+#ifndef VL_OPS_CPU_ATTENTION_TILES_H
+#define VL_OPS_CPU_ATTENTION_TILES_H
+
+#include "ops/scratch.h"
+
+// c[rows,columns] = (c +) a[rows,depth] b[depth,columns]; rows a multiple of VL_TILE_ROWS, columns of 16. a_transposed:
+// a is stored as [depth,rows]. Leading dimensions in floats.
+typedef struct VlTileProduct {
+    float *c;
+    const float *a, *b;
+    int64_t c_leading, a_leading, b_leading, rows, columns, depth;
+    bool a_transposed, add;
+} VlTileProduct;
+void vl_tile_multiply(VlTileProduct product);
+
+// The arguments of an attention, for tasks.
+typedef struct VlAttention {
+    VlAttentionTiles tiles;
+    const int64_t *cu_q, *cu_k;
+    int64_t sequences, heads, kv_heads, group, head_size;
+    bool causal;
+    float scale;
+} VlAttention;
+VlAttention vl_attention_describe(VlTensor q, VlTensor k, VlTensor cu_q, VlTensor cu_k, int64_t heads, int64_t kv_heads,
+                                  bool causal);
+
+// A block of queries of one sequence and one key/value head. Row i * group + h of its tiles is query `query` + i of the
+// sequence, query head h of the group.
+typedef struct VlAttentionBlock {
+    int64_t first_query, first_key;  // of the sequence, in q and in k
+    int64_t keys;                    // of the sequence
+    int64_t queries;                 // of the sequence
+    int64_t query, count;            // of the block
+    int64_t kv_head;
+    int64_t rows;  // count * group, padded to VL_TILE_ROWS
+} VlAttentionBlock;
+
+// How many of the sequence's keys each row of the block sees, never decreasing but for the padding rows, which see
+// none. Returns the largest.
+int64_t vl_attention_visible(const VlAttention *attention, const VlAttentionBlock *block, int32_t *visible);
+
+// Rows [row, row + rows) of head `head` of x[T,heads*D], as f32 rows of `width` that are zero where D ends.
+void vl_tile_load(float *to, VlTensor x, int64_t row, int64_t rows, int64_t head, const VlAttention *attention);
+void vl_tile_store(VlTensor x, int64_t row, int64_t rows, int64_t head, const float *from,
+                   const VlAttention *attention);
+// The rows of a block, times `factor`; loaded as zero in the padding rows.
+void vl_tile_load_block(float *to, VlTensor x, float factor, const VlAttention *attention,
+                        const VlAttentionBlock *block);
+void vl_tile_store_block(VlTensor x, float *from, float factor, const VlAttention *attention,
+                         const VlAttentionBlock *block);
+// to[width,VL_TILE_KEYS] from from[VL_TILE_KEYS,width].
+void vl_tile_transpose(float *to, const float *from, int64_t width);
+
+#endif

@@ -1,0 +1,40 @@
+#include "ops/cpu/blocks.h"
+
+#include "ops/cpu/vector_math.h"
+
+VL_VECTORISED void vl_block_widen(float *to, const VlBf16 *from, int64_t count) {
+    for (int64_t i = 0; i < count; i++) to[i] = vl_f32_from_bf16(from[i]);
+}
+
+VL_VECTORISED static void narrow(VlBf16 *to, const float *from, int64_t count) {
+    for (int64_t i = 0; i < count; i++) to[i] = vl_bf16_from_f32(from[i]);
+}
+
+VL_VECTORISED static void add_f32(float *to, const float *from, int64_t count) {
+    for (int64_t i = 0; i < count; i++) to[i] += from[i];
+}
+
+VL_VECTORISED static void add_bf16(VlBf16 *to, const float *from, int64_t count) {
+    for (int64_t i = 0; i < count; i++) to[i] = vl_bf16_from_f32(vl_f32_from_bf16(to[i]) + from[i]);
+}
+
+void vl_block_convert(VlTensor y, int64_t start, int64_t count, VlMode mode, const float *values) {
+    if (y.dtype == VL_F32) {
+        add_f32((float *)y.data + start, values, count);
+    } else if (mode == VL_ADD) {
+        add_bf16((VlBf16 *)y.data + start, values, count);
+    } else {
+        narrow((VlBf16 *)y.data + start, values, count);
+    }
+}
+
+VlStatus vl_check_indices(const char *name, VlTensor indices, int64_t bound) {
+    const int64_t *index = indices.data;
+    for (int64_t i = 0; i < vl_elements(indices); i++) {
+        if (index[i] < 0 || index[i] >= bound) {
+            return vl_error(VL_INVALID, "%s[%lld] is %lld, it must be in [0, %lld)", name, (long long)i,
+                            (long long)index[i], (long long)bound);
+        }
+    }
+    return VL_OK;
+}

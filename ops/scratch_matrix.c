@@ -1,0 +1,36 @@
+#include "ops/scratch.h"
+
+static int64_t minimum(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
+
+VlStatus vl_scratch_linear_cross_entropy(VlContext *context, VlTensor *logits, int64_t rows, int64_t vocabulary) {
+    enum { MOST_ROWS = 512, MOST_LOGITS = 16 << 20 };
+    int64_t block = minimum(minimum(rows, MOST_ROWS), MOST_LOGITS / (vocabulary ? vocabulary : 1));
+    VL_TRY(vl_arena_push(&context->scratch, logits, VL_F32, block > 0 ? block : 1, vocabulary));
+    return VL_OK;
+}
+
+VlAttentionTiles vl_attention_tiles(VlTensor q, VlTensor k, int64_t heads, int64_t kv_heads) {
+    enum { LANES = 16, ROWS_AIM = 192 };
+    int64_t group = heads / kv_heads, all = q.dim[0] > 0 ? q.dim[0] : 1;
+    int64_t queries = minimum(round_up((ROWS_AIM + group - 1) / group, VL_TILE_ROWS), all);
+    return (VlAttentionTiles){.width = round_up(q.dim[1] / heads, LANES),
+                              .queries = queries,
+                              .rows = round_up(queries * group, VL_TILE_ROWS),
+                              .keys = round_up(k.dim[0], VL_TILE_KEYS)};
+}
+
+// q and o of a block, a block of k, its transpose and v; a tile of scores; three numbers a row.
+VlStatus vl_scratch_attention_forward(VlContext *context, VlTensor *scratch, VlAttentionTiles tiles) {
+    int64_t size = (2 * tiles.rows + 3 * VL_TILE_KEYS) * tiles.width + VL_TILE_ROWS * VL_TILE_KEYS + 3 * tiles.rows;
+    VL_TRY(vl_arena_push(&context->scratch, scratch, VL_F32, context->threads, round_up(size, 16)));
+    return VL_OK;
+}
+
+// k, its transpose, the transpose of v, dk and dv of a sequence; q, do and dq of a block; probabilities and their
+// gradients against a block of keys; three numbers a row.
+VlStatus vl_scratch_attention_backward(VlContext *context, VlTensor *scratch, VlAttentionTiles tiles) {
+    int64_t size = (5 * tiles.keys + 3 * tiles.rows) * tiles.width + 2 * tiles.rows * VL_TILE_KEYS + 3 * tiles.rows;
+    VL_TRY(vl_arena_push(&context->scratch, scratch, VL_F32, context->threads, round_up(size, 16)));
+    return VL_OK;
+}
