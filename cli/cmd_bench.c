@@ -1,0 +1,159 @@
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "train/bench_data.h"
+#include "train/bench_machine.h"
+#include "train/bench_train.h"
+
+static VlStatus parse_dtype(const char *word, VlDtype *dtype) {
+    static const char *const words[] = {"f32", "bf16"};
+    int64_t choice;
+    VL_TRY(vl_option_choice("dtype", word, words, 2, &choice));
+    *dtype = choice == 0 ? VL_F32 : VL_BF16;
+    return VL_OK;
+}
+
+static VlStatus refuse_device(const char *device) {
+    if (strcmp(device, "cpu") == 0 || strcmp(device, "auto") == 0) return VL_OK;
+    return vl_error(VL_USAGE, "--device %s: this build computes on cpu only", device);
+}
+
+static VlStatus bench_machine(int argc, char **argv) {
+    int64_t threads = 0;
+    bool json = false, help;
+    double f32, bf16, copy, triad;
+    VlContext *context;
+    VlOption option[] = {
+        {"threads", VL_OPTION_INT64, &threads, "N", "CPU threads (0: as many as the process may use)", false},
+        {"json", VL_OPTION_FLAG, &json, NULL, "one object on standard output", false}};
+    VlCommand command = {
+        "bench machine", "Peak of f32 and bf16 matrix products, and bandwidth of copy and triad.", NULL, 0, 0, 2,
+        option};
+    VL_TRY(vl_options_parse(&command, argc, argv, NULL, &help));
+    if (help) return VL_OK;
+    VL_TRY(vl_context_create(&context, "cpu", threads));
+    VlStatus status = vl_measure_gemm_peak(context, VL_F32, 4096, 2.0, &f32);
+    if (status == VL_OK) status = vl_measure_gemm_peak(context, VL_BF16, 4096, 2.0, &bf16);
+    if (status == VL_OK) status = vl_measure_bandwidth(context, 2.0, &copy, &triad);
+    threads = context->threads;
+    vl_context_free(context);
+    VL_TRY(status);
+    printf(json ? "{\"gemm_f32_gflop_per_s\": %.1f, \"gemm_bf16_gflop_per_s\": %.1f, \"copy_gb_per_s\": %.2f, "
+                  "\"triad_gb_per_s\": %.2f, "
+                  "\"threads\": %" PRId64 "}\n"
+                : "f32 matrix product   %.1f GFLOP/s\nbf16 matrix product  %.1f GFLOP/s\ncopy   %.2f GB/s\ntriad  %.2f "
+                  "GB/s\n(%" PRId64 " threads)\n",
+           f32 / 1e9, bf16 / 1e9, copy / 1e9, triad / 1e9, threads);
+    return VL_OK;
+}
+
+// "1024,300,600" as numbers.
+static VlStatus parse_list(const char *text, int64_t most, int64_t *numbers, int64_t *count) {
+    for (*count = 0;; text++) {
+        char *end;
+        if (*count == most) return vl_error(VL_USAGE, "--text-tokens names more than %" PRId64 " samples", most);
+        numbers[*count] = strtoll(text, &end, 10);
+        if (end == text || numbers[*count] < 2 || (*end && *end != ',')) {
+            return vl_error(VL_USAGE, "--text-tokens: '%s' is no list of numbers above 1 such as 1024,300", text);
+        }
+        ++*count;
+        if (!*end) return VL_OK;
+        text = end;
+    }
+}
+
+static void print_train(const VlBenchTrainResult *result, const char *dtype, int64_t steps, bool json) {
+    const char *format =
+        json ? "{\"tokens\": %" PRId64
+               ", \"seconds_min\": %.6f, \"seconds_median\": %.6f, \"tokens_per_s\": %.2f, \"peak_rss_bytes\": %" PRId64
+               ", \"planned_bytes\": %" PRId64
+               ", \"model_gflop\": %.3f, \"gflop_per_s\": %.2f, \"split\": {\"forward\": %.6f, \"backward\": %.6f, "
+               "\"optimizer\": %.6f}, \"dtype\": \"%s\", \"threads\": %" PRId64 ", \"steps\": %" PRId64 "}\n"
+             : "tokens %" PRId64 "\nseconds %.4f (least), %.4f (median)\ntokens/s %.1f\npeak memory %" PRId64
+               " bytes, planned %" PRId64
+               "\nmodel GFLOP %.2f, %.2f GFLOP/s\nforward %.4f s, backward %.4f s, optimizer %.4f s\n%s, %" PRId64
+               " threads, %" PRId64 " steps\n";
+    printf(format, result->tokens, result->seconds_min, result->seconds_median,
+           (double)result->tokens / result->seconds_min, result->peak_rss_bytes, result->planned_bytes,
+           result->model_gflop, result->model_gflop / result->seconds_min, result->forward, result->backward,
+           result->optimizer, dtype, result->threads, steps);
+}
+
+static VlStatus bench_train(int argc, char **argv) {
+    enum { MOST = 256 };
+    int64_t tokens[MOST];
+    const char *trainable = "connector,llm", *text_tokens = "1024", *dtype = "f32", *device = "auto";
+    VlBenchTrainOptions options = {.frames = 8, .text_tokens = tokens, .steps = 5};
+    VlBenchTrainResult result;
+    bool json = false, help;
+    VlOption option[] = {
+        {"model", VL_OPTION_STRING, &options.model, "DIR", "model folder; config.json is enough", true},
+        {"trainable", VL_OPTION_STRING, &trainable, "LIST", "parts that train (connector,llm)", false},
+        {"frames", VL_OPTION_INT64, &options.frames, "N", "frames of the first sample's video; 0: text alone (8)",
+         false},
+        {"text-tokens", VL_OPTION_STRING, &text_tokens, "N,N,...", "text tokens of each sample (1024)", false},
+        {"dtype", VL_OPTION_STRING, &dtype, "f32|bf16", "type of weights and activations (f32)", false},
+        {"threads", VL_OPTION_INT64, &options.threads, "N", "CPU threads (0: as many as the process may use)", false},
+        {"device", VL_OPTION_STRING, &device, "auto|cpu", "where to compute (auto)", false},
+        {"steps", VL_OPTION_INT64, &options.steps, "N", "timed steps (5)", false},
+        {"json", VL_OPTION_FLAG, &json, NULL, "one object on standard output", false}};
+    VlCommand command = {"bench train",
+                         "Training steps on synthetic input: forward, backward, clipping, AdamW.",
+                         NULL,
+                         0,
+                         0,
+                         sizeof option / sizeof *option,
+                         option};
+    VL_TRY(vl_options_parse(&command, argc, argv, NULL, &help));
+    if (help) return VL_OK;
+    VL_TRY(refuse_device(device));
+    VL_TRY(parse_dtype(dtype, &options.dtype));
+    VL_TRY(vl_groups_parse(trainable, &options.trainable));
+    VL_TRY(parse_list(text_tokens, MOST, tokens, &options.samples));
+    VL_TRY(vl_bench_train(&options, &result));
+    print_train(&result, dtype, options.steps, json);
+    return VL_OK;
+}
+
+static VlStatus bench_data(int argc, char **argv) {
+    VlBenchDataOptions options = {.frames = 8, .image_size = 336, .threads = 1, .seconds = 5};
+    VlBenchDataResult result;
+    const char *aspect = "pad";
+    bool json = false, help;
+    VlOption option[] = {
+        {"video", VL_OPTION_STRING, &options.video, "FILE", "the video that is decoded again and again", true},
+        {"frames", VL_OPTION_INT64, &options.frames, "N", "frames sampled from it (8)", false},
+        {"image-size", VL_OPTION_INT64, &options.image_size, "N", "side of the preprocessed frames (336)", false},
+        {"aspect", VL_OPTION_STRING, &aspect, "pad|none", "pad to a square or crop the centre (pad)", false},
+        {"threads", VL_OPTION_INT64, &options.threads, "N", "samples decoded side by side (1)", false},
+        {"seconds", VL_OPTION_DOUBLE, &options.seconds, "S", "how long to measure (5)", false},
+        {"json", VL_OPTION_FLAG, &json, NULL, "one object on standard output", false}};
+    VlCommand command = {
+        "bench data", "Samples per second of decoding and preprocessing.", NULL, 0, 0, sizeof option / sizeof *option,
+        option};
+    VL_TRY(vl_options_parse(&command, argc, argv, NULL, &help));
+    if (help) return VL_OK;
+    VL_TRY(vl_aspect_parse(&options.aspect, aspect));
+    VL_TRY(vl_bench_data(&options, &result));
+    printf(json ? "{\"samples_per_s\": %.3f, \"samples\": %" PRId64 ", \"seconds\": %.3f, \"threads\": %" PRId64 "}\n"
+                : "%.3f samples/s (%" PRId64 " samples in %.3f s, %" PRId64 " threads)\n",
+           (double)result.samples / result.seconds, result.samples, result.seconds, options.threads);
+    return VL_OK;
+}
+
+VlStatus vl_cmd_bench(int argc, char **argv) {
+    static const char *const names[] = {"machine", "train", "data"};
+    static VlStatus (*const runs[])(int, char **) = {bench_machine, bench_train, bench_data};
+    if (argc > 0 && (strcmp(argv[0], "--help") == 0 || strcmp(argv[0], "-h") == 0)) {
+        printf("usage: vl2 bench machine|train|data ...\n\nTimings; vl2 bench WHAT --help tells more.\n");
+        return VL_OK;
+    }
+    for (int i = 0; i < 3 && argc > 0; i++) {
+        if (strcmp(argv[0], names[i]) == 0) return runs[i](argc - 1, argv + 1);
+    }
+    return vl_error(VL_USAGE, "vl2 bench: '%s' is none of machine, train, data", argc > 0 ? argv[0] : "");
+}

@@ -1,0 +1,52 @@
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "train/config.h"
+#include "train/memory_plan.h"
+#include "train/model_source.h"
+
+static VlStatus plan(const VlConfig *config, int64_t ranks) {
+    VlModelSource source;
+    VlModelConfig model;
+    VlMemoryPlan memory;
+    VlPlanOptions options = {
+        .micro_tokens = config->train.micro_tokens, .max_tokens = config->data.max_tokens, .backward = true};
+    if (!config->model.path[0])
+        return vl_error(VL_USAGE, "model.path is missing: a model folder, a checkpoint, or a run's output folder");
+    VL_TRY(vl_model_source_open(&source, config->model.path, config->train.seed));
+    VL_TRY(vl_model_config_load(&model, source.folder));
+    if (config->data.frames > 0) model.num_frames = config->data.frames;
+    options.frames = model.num_frames;
+    options.dtype = strcmp(config->train.dtype, "bf16") == 0 ? VL_BF16 : VL_F32;
+    VL_TRY(vl_groups_parse(config->train.trainable, &options.trainable));
+    VL_TRY(vl_memory_plan(&model, &options, &memory));
+    vl_memory_plan_print(stdout, &memory);
+    printf("Ranks: %" PRId64 "; the sum of gradients moves %.1f MB per rank and step between them\n", ranks,
+           ranks > 1 ? 2.0 * (double)(ranks - 1) / (double)ranks * (double)memory.gradient_bytes / 1e6 : 0.0);
+    return VL_OK;
+}
+
+VlStatus vl_cmd_plan(int argc, char **argv) {
+    VlConfig config;
+    bool help;
+    int64_t positional, ranks = 1;
+    VlOption option[] = {{"ranks", VL_OPTION_INT64, &ranks, "N", "ranks that train together (1)", false}};
+    VlCommand command = {
+        "plan",
+        "Memory per rank and FLOPs of a configuration, from the model's own code without memory or computation.",
+        "CONFIG [key=value ...]",
+        1,
+        1000,
+        1,
+        option};
+    VL_TRY(vl_options_parse(&command, argc, argv, &positional, &help));
+    if (help) return VL_OK;
+    if (ranks < 1) return vl_error(VL_USAGE, "vl2 plan: --ranks %" PRId64 " is below 1", ranks);
+    VL_TRY(vl_config_load(&config, argv[0], positional - 1, (const char *const *)(argv + 1)));
+    VlStatus status = plan(&config, ranks);
+    vl_config_free(&config);
+    return status;
+}

@@ -1,0 +1,20 @@
+// A request for `vl2 generate --ids`: token ids and media in files, as JSON.
+#ifndef VL_CLI_GENERATE_REQUEST_H
+#define VL_CLI_GENERATE_REQUEST_H
+
+#include "model/batch_build.h"
+
+typedef struct VlGenerateRequest {
+    VlSequence prompt;
+    int64_t *ids;            // prompt.ids
+    VlFrames frames;         // prompt.visual
+    int64_t max_new_tokens;  // 0: the request does not say
+} VlGenerateRequest;
+
+// Reads {"input_ids": [..], "pixel_values": "FILE.safetensors", "max_new_tokens": N}; the file's name is relative to
+// the request's folder. Free with vl_generate_request_free. Errors: VL_IO, VL_FORMAT naming the key; VL_UNSUPPORTED for
+// sound.
+VlStatus vl_generate_request_load(VlGenerateRequest *request, const char *path, const VlModelConfig *config);
+void vl_generate_request_free(VlGenerateRequest *request);
+
+#endif

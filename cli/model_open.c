@@ -1,0 +1,41 @@
+#include "cli/model_open.h"
+
+static VlStatus read_choices(const VlModelOptions *options, VlDtype *dtype) {
+    static const char *const dtypes[] = {"f32", "bf16"}, *const devices[] = {"auto", "cpu", "cuda"};
+    enum { CUDA = 2 };
+    int64_t choice;
+    VL_TRY(vl_option_choice("dtype", options->dtype, dtypes, 2, &choice));
+    *dtype = choice == 0 ? VL_F32 : VL_BF16;
+    VL_TRY(vl_option_choice("device", options->device, devices, 3, &choice));
+    if (choice == CUDA) return vl_error(VL_UNSUPPORTED, "--device cuda: this build has the CPU only; use --device cpu");
+    return VL_OK;
+}
+
+static VlStatus fill(VlOpenModel *open, VlDtype dtype, VlGroups trainable) {
+    VlModelConfig config;
+    VlComm *comm;
+    VL_TRY(vl_model_config_load(&config, open->source.folder));
+    VL_TRY(vl_vlm_create(&open->model, open->context, &config, trainable));
+    VL_TRY(vl_params_bind(open->context, vl_vlm_params(open->model), dtype));
+    VL_TRY(vl_comm_open(&comm, 0));
+    VlStatus status = vl_model_source_load(&open->source, open->context, open->model, comm, true);
+    vl_comm_close(comm);
+    return status;
+}
+
+VlStatus vl_model_open(VlOpenModel *open, const VlModelOptions *options, VlGroups trainable) {
+    VlDtype dtype = VL_F32;
+    *open = (VlOpenModel){0};
+    VL_TRY(read_choices(options, &dtype));
+    VL_TRY(vl_model_source_open(&open->source, options->path, 0));
+    VL_TRY(vl_context_create(&open->context, "cpu", options->threads));
+    VlStatus status = fill(open, dtype, trainable);
+    if (status != VL_OK) vl_model_close(open);
+    return status;
+}
+
+void vl_model_close(VlOpenModel *open) {
+    vl_vlm_free(open->model);
+    vl_context_free(open->context);
+    *open = (VlOpenModel){0};
+}

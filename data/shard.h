@@ -1,0 +1,116 @@
+// Shards: HDF5 files of packed samples that h5py with hdf5plugin reads, and that the loader reads past HDF5.
+//
+//   /bytes   u8 [n], chunked, each chunk one zstd frame (registered filter 32015). It holds records one behind the
+//   other:
+//            a text record is JSON in UTF-8, {"id","kind","modal","conversations":[{"from","value"},..]};
+//            a media record is u8 [frames,height,width,3], RGB after the image preprocessor's resize and crop and
+//            before its normalisation, each byte less the byte three before it (modulo 256; the first three as they
+//            are), which takes a third off the compressed size: numpy.add.accumulate(record.reshape(-1, 3), axis=0,
+//            dtype='u1') restores it. Samples that show the same file share one media record.
+//   /index   one row per sample, fields as in VlShardRow
+//   /media   one row per media record, fields as in VlShardMedia
+//   /chunks  one row per chunk of /bytes, fields as in VlShardChunk: where in this file it lies
+//   /ids     the samples' ids as strings (cut to 255 bytes; the text records hold them whole)
+//   attributes of /: format, format_version, preprocessing, height, width, num_frames, chunk_bytes, bytes, samples,
+//   media,
+//            crc32c (of the values before it and of the tables index, media and chunks), complete
+// All integers are little-endian. A file under its final name is complete: it is written under a temporary one.
+#ifndef VL_DATA_SHARD_H
+#define VL_DATA_SHARD_H
+
+#include <stdint.h>
+
+#include "base/pool.h"
+#include "base/status.h"
+#include "data/sample.h"
+
+enum {
+    VL_SHARD_VERSION = 1,
+    VL_PREPROCESSING_MAX = 512,     // bytes of a fingerprint with its final zero
+    VL_SHARD_TEXT_LIMIT = 64 << 20  // bytes of one text record
+};
+
+typedef struct VlShardRow {
+    int64_t offset, length;  // of the text record in /bytes
+    int64_t number;          // of the annotation in its list, from 0
+    uint32_t crc32c;         // of the text record
+    int32_t media;           // row of /media; -1: a text sample
+    int32_t modality;        // VlModal
+    int32_t tokens;  // text tokens under the protocol of packing, the modality id counted as one; to predict cost
+} VlShardRow;
+
+typedef struct VlShardMedia {
+    int64_t offset, length;  // of the media record in /bytes
+    uint32_t crc32c;
+    int32_t frames;
+} VlShardMedia;
+
+typedef struct VlShardChunk {
+    int64_t address, stored;  // bytes of the file that hold the compressed chunk
+} VlShardChunk;
+
+typedef struct VlShardHeader {
+    char preprocessing[VL_PREPROCESSING_MAX];  // fingerprint of how the frames were made
+    int64_t height, width;                     // of every frame
+    int64_t num_frames;                        // frames of a video at most; an image has one
+    int64_t chunk_bytes;  // uncompressed bytes of a chunk; 0 when writing: chosen by the frames' size
+    int64_t bytes;        // length of /bytes; filled by the writer, as the two below
+    int64_t samples, media;
+} VlShardHeader;
+
+// ---- Writing ---------------------------------------------------------------
+// One thread calls; chunks are compressed by the pool. The file depends on the calls alone, not on the pool's threads.
+
+typedef struct VlShardWriter VlShardWriter;
+
+// Begins PATH under a temporary name. Errors: VL_INVALID (sizes), VL_IO.
+VlStatus vl_shard_writer_open(VlShardWriter **writer, const char *path, const VlShardHeader *header, VlPool *pool);
+// Adds frames u8 [frames,height,width,3] as a media record and gives its row for VlShardSample.media.
+VlStatus vl_shard_writer_media(VlShardWriter *writer, int64_t frames, const uint8_t *pixels, int32_t *row);
+
+typedef struct VlShardSample {
+    const char *id;
+    const char *text;  // the text record, `length` bytes of JSON
+    int64_t length;
+    int64_t number, tokens;
+    int32_t media;  // -1 for text
+    VlModal modality;
+} VlShardSample;
+VlStatus vl_shard_writer_sample(VlShardWriter *writer, const VlShardSample *sample);
+int64_t vl_shard_writer_bytes(const VlShardWriter *writer);    // uncompressed, so far
+int64_t vl_shard_writer_samples(const VlShardWriter *writer);  // so far
+
+// Writes what is pending, syncs and renames. On failure, too, the writer is gone, and no file is left.
+VlStatus vl_shard_writer_commit(VlShardWriter *writer);
+void vl_shard_writer_abandon(VlShardWriter *writer);  // removes the temporary file; NULL is allowed
+
+// ---- Reading ---------------------------------------------------------------
+// An open shard is its tables in memory: no file stays open, any number of threads may read records at the same time.
+
+typedef struct VlShard VlShard;
+
+// Reads and checks the tables, through HDF5, under its global lock. Errors name the path: VL_IO, VL_FORMAT (damaged,
+// not a shard), VL_UNSUPPORTED (a later version).
+VlStatus vl_shard_open(VlShard **shard, const char *path);
+void vl_shard_close(VlShard *shard);
+const char *vl_shard_path(const VlShard *shard);
+const VlShardHeader *vl_shard_header(const VlShard *shard);
+uint32_t vl_shard_checksum(const VlShard *shard);  // of header and tables, and through their checksums of all records
+const VlShardRow *vl_shard_row(const VlShard *shard, int64_t sample);
+int64_t vl_shard_frames(const VlShard *shard, int64_t sample);  // stored frames; 0 for text
+int64_t vl_shard_stored(const VlShard *shard);                  // compressed bytes of /bytes
+
+// Buffers of one reading thread, grown as needed; zero it before first use, and release it with vl_shard_scratch_free.
+typedef struct VlShardScratch {
+    struct ZSTD_DCtx_s *context;
+    uint8_t *stored, *chunk;
+    int64_t stored_capacity, chunk_capacity;
+} VlShardScratch;
+void vl_shard_scratch_free(VlShardScratch *scratch);
+
+// The text record (a zero byte follows it) and, where `pixels` is not NULL, the frames: [frames,height,width,3], or
+// NULL for a text sample. The caller owns both (vl_free). The checksums are verified: VL_FORMAT names shard and sample.
+VlStatus vl_shard_read(const VlShard *shard, int64_t sample, VlShardScratch *scratch, char **text, int64_t *length,
+                       uint8_t **pixels);
+
+#endif

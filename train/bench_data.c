@@ -1,0 +1,71 @@
+#include "train/bench_data.h"
+
+#include <time.h>
+
+#include "base/memory.h"
+#include "base/pool.h"
+#include "data/visual.h"
+
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+typedef struct Worker {
+    VlTask task;
+    const VlBenchDataOptions *options;
+    VlVisualOptions visual;
+    double end;
+    int64_t samples;
+} Worker;
+
+static VlStatus decode(void *argument) {
+    Worker *worker = argument;
+    size_t size = (size_t)(worker->visual.config.height * worker->visual.config.width * 3);
+    float *values = NULL;
+    VlStatus status = VL_NEW(&values, worker->options->frames * (int64_t)size);
+    while (status == VL_OK && now() < worker->end) {
+        int64_t frames;
+        uint8_t *levels;
+        status = vl_visual_read(&worker->visual, worker->options->video, VL_MODAL_VIDEO, &frames, &levels);
+        if (status != VL_OK) break;
+        vl_preprocess_normalize(&worker->visual.config, levels, frames, values);
+        vl_free(levels);
+        worker->samples++;
+    }
+    vl_free(values);
+    return status;
+}
+
+VlStatus vl_bench_data(const VlBenchDataOptions *options, VlBenchDataResult *result) {
+    VlPool *pool = NULL;
+    Worker *workers = NULL;
+    VlStatus status = VL_OK;
+    *result = (VlBenchDataResult){0};
+    VL_TRY(VL_NEW(&workers, options->threads));
+    VL_TRY_GOTO(status, vl_pool_open(&pool, options->threads), done);
+    double begin = now();
+    for (int64_t i = 0; i < options->threads; i++) {
+        Worker *worker = &workers[i];
+        *worker = (Worker){.options = options, .end = begin + options->seconds};
+        worker->task = (VlTask){.run = decode, .argument = worker};
+        worker->visual = (VlVisualOptions){.aspect = options->aspect,
+                                           .protocol = VL_PROTOCOL_MAIN,
+                                           .num_frames = options->frames,
+                                           .media = vl_media_defaults()};
+        VL_TRY_GOTO(status, vl_preprocess_defaults(&worker->visual.config, "clip_vision_model", options->image_size),
+                    done);
+        vl_pool_submit(pool, &worker->task, false);
+    }
+    for (int64_t i = 0; i < options->threads; i++) {
+        VlStatus waited = vl_pool_wait(pool, &workers[i].task);
+        if (status == VL_OK) status = waited;
+        result->samples += workers[i].samples;
+    }
+    result->seconds = now() - begin;
+done:
+    vl_pool_close(pool);
+    vl_free(workers);
+    return status;
+}

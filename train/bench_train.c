@@ -1,0 +1,154 @@
+#include "train/bench_train.h"
+
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "base/memory.h"
+#include "base/random.h"
+#include "model/batch_build.h"
+#include "model/load.h"
+#include "optim/optimizer.h"
+#include "train/memory_plan.h"
+
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+typedef struct Bench {
+    const VlBenchTrainOptions *options;
+    VlModelConfig config;
+    VlContext *context;
+    VlVlm *model;
+    VlOptimizer optimizer;
+    VlBatch batch;
+    float *losses;
+    double *seconds;  // [steps]
+} Bench;
+
+// Random ids; of each sample's text the last three quarters are labelled.
+static VlStatus make_batch(Bench *bench) {
+    const VlBenchTrainOptions *options = bench->options;
+    int64_t total = 0, size = bench->config.has_vision ? bench->config.vision.image_size : 0, used = 0;
+    int64_t pixels = options->frames * 3 * size * size, *ids = NULL, *labels = NULL;
+    float *frame = NULL;
+    VlSequence *sequences = NULL;
+    VlRandom random = vl_random(1, 0);
+    VlStatus status = VL_OK;
+    for (int64_t i = 0; i < options->samples; i++) total += options->text_tokens[i];
+    VL_TRY_GOTO(status, VL_NEW(&ids, total), done);
+    VL_TRY_GOTO(status, VL_NEW(&labels, total), done);
+    VL_TRY_GOTO(status, VL_NEW(&frame, pixels), done);
+    VL_TRY_GOTO(status, VL_NEW(&sequences, options->samples), done);
+    for (int64_t i = 0; i < pixels; i++) frame[i] = (float)vl_random_normal(&random);
+    VlFrames visual = {.frames = options->frames, .pixels = frame};
+    for (int64_t i = 0; i < options->samples; i++) {
+        int64_t tokens = options->text_tokens[i], *sample_ids = ids + used, *sample_labels = labels + used;
+        for (int64_t t = 0; t < tokens; t++) {
+            sample_ids[t] = vl_random_below(&random, bench->config.decoder.vocabulary);
+            sample_labels[t] = t >= tokens / 4 ? sample_ids[t] : VL_IGNORE;
+        }
+        sequences[i] = (VlSequence){.tokens = tokens, .ids = sample_ids, .labels = sample_labels};
+        if (i == 0 && options->frames > 0) {
+            sample_ids[0] = VL_VIDEO_ID;
+            sample_labels[0] = VL_IGNORE;
+            sequences[i].visuals = 1;
+            sequences[i].visual = &visual;
+        }
+        used += tokens;
+    }
+    status = vl_batch_build(&bench->batch, &bench->config, options->samples, sequences);
+done:
+    vl_free(ids);
+    vl_free(labels);
+    vl_free(frame);
+    vl_free(sequences);
+    return status;
+}
+
+static VlStatus set_up(Bench *bench) {
+    const VlBenchTrainOptions *options = bench->options;
+    VL_TRY(vl_model_config_load(&bench->config, options->model));
+    if (options->frames > 0) bench->config.num_frames = options->frames;
+    VL_TRY(vl_context_create(&bench->context, "cpu", options->threads));
+    VL_TRY(vl_vlm_create(&bench->model, bench->context, &bench->config, options->trainable));
+    VL_TRY(vl_params_bind(bench->context, vl_vlm_params(bench->model), options->dtype));
+    VL_TRY(vl_model_load(bench->context, vl_vlm_params(bench->model), &bench->config, 1, false, NULL));
+    VlOptimizerSettings settings = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clip_norm = 1.0};
+    VL_TRY(vl_optimizer_create(&bench->optimizer, bench->context, vl_vlm_params(bench->model), settings));
+    VL_TRY(make_batch(bench));
+    VL_TRY(VL_NEW(&bench->losses, bench->batch.labels));
+    VL_TRY(VL_NEW(&bench->seconds, options->steps));
+    return vl_vlm_prepare(bench->model, &bench->batch, true);
+}
+
+// times: after forward, after backward, at the end; relative to the begin.
+static VlStatus step(Bench *bench, double times[3]) {
+    VlVlmForward forward;
+    double begin = now(), norm;
+    bench->context->flops = 0;
+    VL_TRY(vl_optimizer_clear_gradients(&bench->optimizer));
+    VL_TRY(vl_vlm_forward(bench->model, &bench->batch, true, &forward));
+    times[0] = now() - begin;
+    VL_TRY(vl_vlm_loss(bench->model, &bench->batch, &forward, true, 1.0f / (float)bench->batch.labels, NULL,
+                       bench->losses));
+    vl_vlm_release(bench->model);
+    times[1] = now() - begin;
+    VL_TRY(vl_optimizer_gradient_norm(&bench->optimizer, &norm));
+    VL_TRY(vl_optimizer_step(&bench->optimizer, 1e-5, norm));
+    times[2] = now() - begin;
+    return VL_OK;
+}
+
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static VlStatus measure(Bench *bench, VlBenchTrainResult *result) {
+    double times[3];
+    VL_TRY(step(bench, times));
+    int64_t steps = bench->options->steps;
+    for (int64_t i = 0; i < steps; i++) {
+        VL_TRY(step(bench, times));
+        bench->seconds[i] = times[2];
+        if (i > 0 && times[2] >= result->seconds_min) continue;
+        result->seconds_min = times[2];
+        result->forward = times[0];
+        result->backward = times[1] - times[0];
+        result->optimizer = times[2] - times[1];
+    }
+    qsort(bench->seconds, (size_t)steps, sizeof *bench->seconds, ascending);
+    result->seconds_median =
+        steps % 2 ? bench->seconds[steps / 2] : 0.5 * (bench->seconds[steps / 2 - 1] + bench->seconds[steps / 2]);
+    result->tokens = bench->batch.tokens;
+    result->model_gflop = (double)bench->context->flops / 1e9;
+    result->threads = bench->context->threads;
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    result->peak_rss_bytes = (int64_t)usage.ru_maxrss * 1024;
+    VlPlanOptions plan_options = {
+        .trainable = bench->options->trainable, .dtype = bench->options->dtype, .backward = true};
+    VlMemoryPlan plan;
+    VL_TRY(vl_memory_plan_batch(&bench->config, &plan_options, &bench->batch, &plan));
+    result->planned_bytes = plan.total_bytes;
+    return VL_OK;
+}
+
+VlStatus vl_bench_train(const VlBenchTrainOptions *options, VlBenchTrainResult *result) {
+    Bench bench = {.options = options};
+    *result = (VlBenchTrainResult){0};
+    if (options->steps < 1 || options->samples < 1)
+        return vl_error(VL_USAGE, "at least one step and one sample are needed");
+    VlStatus status = set_up(&bench);
+    if (status == VL_OK) status = measure(&bench, result);
+    vl_batch_free(&bench.batch);
+    vl_free(bench.losses);
+    vl_free(bench.seconds);
+    vl_optimizer_free(&bench.optimizer);
+    vl_vlm_free(bench.model);
+    vl_context_free(bench.context);
+    return status;
+}

@@ -1,0 +1,277 @@
+#include "train/heldout.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/random.h"
+#include "train/micro_batch.h"
+
+static const char *const control_names[VL_CONTROL_COUNT] = {"none", "text-only", "one-frame", "shuffled"};
+
+const char *vl_control_name(VlControl control) { return control_names[control]; }
+
+// ---------------------------------------------------------------------------------------------------- kinds of
+// questions
+
+typedef struct Answer {
+    int64_t kind;
+    char *text;
+} Answer;
+
+static int by_kind_and_text(const void *a, const void *b) {
+    const Answer *x = a, *y = b;
+    return x->kind != y->kind ? (x->kind < y->kind ? -1 : 1) : strcmp(x->text, y->text);
+}
+
+static VlStatus find_kind(VlHeldout *heldout, const char *name, int64_t *kind) {
+    for (*kind = 0; *kind < heldout->kinds; ++*kind) {
+        if (strcmp(heldout->kind[*kind].name, name) == 0) return VL_OK;
+    }
+    VL_TRY(vl_reserve(&heldout->kind, &heldout->capacity, heldout->kinds + 1, (int64_t)sizeof *heldout->kind));
+    VL_TRY(vl_duplicate_string(&heldout->kind[*kind].name, name));
+    heldout->kinds++;
+    return VL_OK;
+}
+
+// The answer is the text of the last turn.
+static VlStatus add_answer(VlHeldout *heldout, const json_t *sample, Answer *answer) {
+    const json_t *turns = json_object_get(sample, "conversations"), *kind = json_object_get(sample, "kind");
+    const json_t *last = json_array_get(turns, json_array_size(turns) ? json_array_size(turns) - 1 : 0);
+    const char *text = json_string_value(json_object_get(last, "value"));
+    VL_TRY(find_kind(heldout, json_is_string(kind) ? json_string_value(kind) : "other", &answer->kind));
+    heldout->kind[answer->kind].questions++;
+    return vl_duplicate_string(&answer->text, text ? text : "");
+}
+
+static VlStatus read_answers(VlHeldout *heldout, const char *path, Answer **answers, int64_t *count) {
+    VlJsonStream *stream;
+    int64_t capacity = 0, offset, size;
+    VL_TRY(vl_json_stream_open(&stream, path));
+    VlStatus status = VL_OK;
+    for (json_t *sample; status == VL_OK;) {
+        status = vl_json_stream_next(stream, &sample, &offset, &size);
+        if (status != VL_OK || !sample) break;
+        status = vl_reserve(answers, &capacity, *count + 1, (int64_t)sizeof **answers);
+        if (status == VL_OK) status = add_answer(heldout, sample, &(*answers)[*count]);
+        if (status == VL_OK) ++*count;
+        json_decref(sample);
+    }
+    vl_json_stream_close(stream);
+    return status;
+}
+
+static VlStatus read_kinds(VlHeldout *heldout, const char *path) {
+    Answer *answers = NULL;
+    int64_t count = 0;
+    VlStatus status = read_answers(heldout, path, &answers, &count);
+    if (status == VL_OK && count > 0) {
+        qsort(answers, (size_t)count, sizeof *answers, by_kind_and_text);
+        for (int64_t i = 0, run = 0; i < count; i++) {
+            run = i > 0 && by_kind_and_text(&answers[i - 1], &answers[i]) == 0 ? run + 1 : 1;
+            VlHeldoutKind *kind = &heldout->kind[answers[i].kind];
+            double share = (double)run / (double)kind->questions;
+            if (share > kind->chance) kind->chance = share;
+        }
+    }
+    for (int64_t i = 0; i < count; i++) vl_free(answers[i].text);
+    vl_free(answers);
+    return status;
+}
+
+VlStatus vl_heldout_open(VlHeldout *heldout, const char *annotations, const char *shards, const VlLoaderOptions *loader,
+                         const VlPreprocessConfig *preprocess, int64_t micro_tokens, int64_t limit) {
+    VlSource source = {.shards = shards, .weight = 1};
+    VlLoaderOptions options = *loader;
+    options.sources = 1;
+    options.source = &source;
+    options.mix = "proportional";
+    *heldout = (VlHeldout){.preprocess = *preprocess,
+                           .global_batch = loader->global_batch,
+                           .micro_tokens = micro_tokens,
+                           .seed = loader->seed};
+    VlStatus status = read_kinds(heldout, annotations);
+    if (status == VL_OK) status = vl_loader_open(&heldout->loader, &options);
+    if (status != VL_OK) {
+        vl_heldout_close(heldout);
+        return status;
+    }
+    heldout->samples = vl_loader_epoch_samples(heldout->loader);
+    if (limit > 0 && limit < heldout->samples) heldout->samples = limit;
+    return VL_OK;
+}
+
+void vl_heldout_close(VlHeldout *heldout) {
+    vl_loader_close(heldout->loader);
+    for (int64_t i = 0; i < heldout->kinds; i++) vl_free(heldout->kind[i].name);
+    vl_free(heldout->kind);
+    *heldout = (VlHeldout){0};
+}
+
+// --------------------------------------------------------------------------------------------------------------
+// controls
+
+static void remove_visual(VlSample *sample) {
+    int64_t kept = 0;
+    for (int64_t i = 0; i < sample->tokens; i++) {
+        if (sample->ids[i] < 0) continue;
+        sample->ids[kept] = sample->ids[i];
+        sample->labels[kept++] = sample->labels[i];
+    }
+    sample->tokens = kept;
+    sample->frames = 0;
+}
+
+static VlStatus reorder(VlSample *sample, VlControl control, uint64_t seed) {
+    int64_t size = sample->height * sample->width * 3;
+    uint8_t *frames;
+    VL_TRY(vl_allocate(&frames, sample->frames, size));
+    memcpy(frames, sample->pixels, (size_t)(sample->frames * size));
+    VlRandom random = vl_random(seed, (uint64_t)sample->position);
+    for (int64_t i = 0; i < sample->frames; i++) {
+        int64_t from = sample->frames / 2;
+        if (control == VL_CONTROL_SHUFFLED)
+            from = vl_permute(i, sample->frames, vl_hash_string("shuffle") ^ random.seed ^ random.stream << 20);
+        memcpy(sample->pixels + i * size, frames + from * size, (size_t)size);
+    }
+    vl_free(frames);
+    return VL_OK;
+}
+
+static VlStatus take_away(VlSample *sample, VlControl control, uint64_t seed) {
+    if (sample->bad || sample->frames == 0 || control == VL_CONTROL_NONE) return VL_OK;
+    if (control == VL_CONTROL_TEXT_ONLY) {
+        remove_visual(sample);
+        return VL_OK;
+    }
+    return sample->frames > 1 ? reorder(sample, control, seed) : VL_OK;
+}
+
+// ------------------------------------------------------------------------------------------------------------
+// evaluation
+
+typedef struct Evaluation {
+    VlHeldout *heldout;
+    VlVlm *model;
+    VlMicroBatch micro;
+    float *row;  // [vocabulary]
+    float *losses;
+    int64_t losses_capacity;
+    int64_t *tally;  // [kinds][2]: asked, right
+    double sum[2];   // losses, label tokens
+} Evaluation;
+
+static VlStatus is_right(const Evaluation *evaluation, const VlVlmForward *forward, int64_t begin, int64_t end,
+                         bool *right) {
+    int64_t vocabulary = vl_vlm_config(evaluation->model)->decoder.vocabulary;
+    const int64_t *targets = evaluation->micro.batch.targets;
+    *right = true;
+    for (int64_t t = begin; t < end && *right; t++) {
+        if (targets[t] == VL_IGNORE) continue;
+        VL_TRY(vl_vlm_logits(evaluation->model, forward, t, 1, evaluation->row));
+        for (int64_t v = 0; v < vocabulary; v++)
+            *right &= v == targets[t] || !(evaluation->row[v] >= evaluation->row[targets[t]]);
+    }
+    return VL_OK;
+}
+
+static VlStatus evaluate_batch(Evaluation *evaluation, int64_t count, const VlSample *samples) {
+    VlHeldout *heldout = evaluation->heldout;
+    const VlBatch *batch = &evaluation->micro.batch;
+    VlVlmForward forward;
+    VL_TRY(vl_micro_batch_build(&evaluation->micro, vl_vlm_config(evaluation->model), &heldout->preprocess, count,
+                                samples));
+    if (batch->sequences == 0) return VL_OK;
+    VL_TRY(vl_reserve(&evaluation->losses, &evaluation->losses_capacity, batch->labels, (int64_t)sizeof(float)));
+    VL_TRY(vl_vlm_prepare(evaluation->model, batch, false));
+    VL_TRY(vl_vlm_forward(evaluation->model, batch, false, &forward));
+    VlStatus status = vl_vlm_loss(evaluation->model, batch, &forward, false, 1.0f, NULL, evaluation->losses);
+    for (int64_t i = 0; i < batch->labels && status == VL_OK; i++) evaluation->sum[0] += (double)evaluation->losses[i];
+    evaluation->sum[1] += (double)batch->labels;
+    for (int64_t i = 0, sequence = 0; i < count && status == VL_OK; i++) {
+        if (samples[i].bad) continue;
+        int64_t kind = 0;
+        bool right = false;
+        while (kind < heldout->kinds &&
+               strcmp(heldout->kind[kind].name, samples[i].kind[0] ? samples[i].kind : "other") != 0)
+            kind++;
+        if (kind < heldout->kinds) {
+            status =
+                is_right(evaluation, &forward, batch->cu_seqlens[sequence], batch->cu_seqlens[sequence + 1], &right);
+            evaluation->tally[2 * kind] += 1;
+            evaluation->tally[2 * kind + 1] += right;
+        }
+        sequence++;
+    }
+    vl_vlm_release(evaluation->model);
+    return status;
+}
+
+static VlStatus evaluate_all(Evaluation *evaluation, VlControl control) {
+    VlHeldout *heldout = evaluation->heldout;
+    const VlModelConfig *config = vl_vlm_config(evaluation->model);
+    for (int64_t step = 0; step * heldout->global_batch < heldout->samples; step++) {
+        VlSample *samples;
+        int64_t count;
+        double wait;
+        VL_TRY(vl_loader_next(heldout->loader, step, &samples, &count, &wait));
+        while (count > 0 && samples[count - 1].position >= heldout->samples) count--;
+        for (int64_t i = 0; i < count; i++) VL_TRY(take_away(&samples[i], control, heldout->seed));
+        for (int64_t begin = 0, end; begin < count; begin = end) {
+            end = vl_micro_batch_end(config, samples, count, begin, heldout->micro_tokens);
+            VL_TRY(evaluate_batch(evaluation, end - begin, samples + begin));
+        }
+    }
+    return VL_OK;
+}
+
+static void conclude(VlHeldoutKind *kind) {
+    double n = (double)kind->asked, z = 1.959963984540054;
+    kind->accuracy = kind->low = kind->high = 0;
+    if (kind->asked == 0) return;
+    double p = (double)kind->right / n, centre = (p + z * z / (2 * n)) / (1 + z * z / n);
+    double half = z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / (4 * n * n));
+    kind->accuracy = p;
+    kind->low = centre - half;
+    kind->high = centre + half;
+}
+
+VlStatus vl_heldout_evaluate(VlHeldout *heldout, VlVlm *model, VlComm *comm, VlControl control) {
+    Evaluation evaluation = {.heldout = heldout, .model = model};
+    VlStatus status = VL_NEW(&evaluation.tally, 2 * heldout->kinds);
+    if (status == VL_OK) status = VL_NEW(&evaluation.row, vl_vlm_config(model)->decoder.vocabulary);
+    if (status == VL_OK) status = evaluate_all(&evaluation, control);
+    status = vl_comm_agree(comm, status);
+    if (status == VL_OK) status = vl_comm_reduce(comm, VL_SUM_I64, evaluation.tally, 2 * heldout->kinds);
+    if (status == VL_OK) status = vl_comm_reduce(comm, VL_SUM_F64, evaluation.sum, 2);
+    for (int64_t i = 0; i < heldout->kinds && status == VL_OK; i++) {
+        heldout->kind[i].asked = evaluation.tally[2 * i];
+        heldout->kind[i].right = evaluation.tally[2 * i + 1];
+        conclude(&heldout->kind[i]);
+    }
+    heldout->loss = evaluation.sum[1] > 0 ? evaluation.sum[0] / evaluation.sum[1] : 0;
+    vl_micro_batch_free(&evaluation.micro);
+    vl_free(evaluation.tally);
+    vl_free(evaluation.row);
+    vl_free(evaluation.losses);
+    return status;
+}
+
+VlStatus vl_heldout_record(const VlHeldout *heldout, const char *path, int64_t step, VlControl control) {
+    json_t *kinds = json_object();
+    for (int64_t i = 0; i < heldout->kinds; i++) {
+        const VlHeldoutKind *kind = &heldout->kind[i];
+        json_object_set_new(kinds, kind->name,
+                            json_pack("{s:I, s:I, s:f, s:f, s:f, s:f}", "asked", (json_int_t)kind->asked, "right",
+                                      (json_int_t)kind->right, "accuracy", kind->accuracy, "low", kind->low, "high",
+                                      kind->high, "chance", kind->chance));
+    }
+    json_t *line = json_pack("{s:I, s:s, s:f, s:o}", "step", (json_int_t)step, "control", control_names[control],
+                             "loss", isfinite(heldout->loss) ? heldout->loss : 0.0, "kinds", kinds);
+    VlStatus status = vl_json_append_line(path, line);
+    json_decref(line);
+    return status;
+}

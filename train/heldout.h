@@ -1,0 +1,51 @@
+// Held-out samples during and after training: loss, and accuracy per kind of question. An answer counts as right when
+// greedy decoding would give it whole, end token included; as each label is then the most likely token after the labels
+// before it, one forward pass over question and answer decides it.
+#ifndef VL_TRAIN_HELDOUT_H
+#define VL_TRAIN_HELDOUT_H
+
+#include "data/loader.h"
+#include "data/preprocess.h"
+#include "dist/comm.h"
+#include "model/vlm.h"
+
+// What is taken away from the samples, to see what an answer rests on.
+typedef enum VlControl {
+    VL_CONTROL_NONE,
+    VL_CONTROL_TEXT_ONLY,  // no picture at all
+    VL_CONTROL_ONE_FRAME,  // the middle frame in place of every frame of a video
+    VL_CONTROL_SHUFFLED,   // the frames of a video in another order
+    VL_CONTROL_COUNT
+} VlControl;
+const char *vl_control_name(VlControl control);
+
+typedef struct VlHeldoutKind {
+    char *name;
+    int64_t questions;           // of this kind in the annotations
+    double chance;               // always giving the commonest answer would be right so often
+    int64_t asked, right;        // of the last evaluation, all ranks
+    double accuracy, low, high;  // with the 95 % interval of Wilson's score
+} VlHeldoutKind;
+
+typedef struct VlHeldout {
+    int64_t kinds, capacity;
+    VlHeldoutKind *kind;
+    int64_t samples;  // evaluated by one call
+    double loss;      // of the last evaluation: mean over the label tokens
+    VlLoader *loader;
+    VlPreprocessConfig preprocess;
+    int64_t global_batch, micro_tokens;
+    uint64_t seed;
+} VlHeldout;
+
+// Reads the kinds of questions from the annotations (key "kind" of each sample) and opens the packed samples. `loader`
+// names everything but the shards. limit 0: all samples.
+VlStatus vl_heldout_open(VlHeldout *heldout, const char *annotations, const char *shards, const VlLoaderOptions *loader,
+                         const VlPreprocessConfig *preprocess, int64_t micro_tokens, int64_t limit);
+void vl_heldout_close(VlHeldout *heldout);
+// Fills in the results. Collective.
+VlStatus vl_heldout_evaluate(VlHeldout *heldout, VlVlm *model, VlComm *comm, VlControl control);
+// Appends {"step", "control", "loss", "kinds": {..}} to PATH as one line.
+VlStatus vl_heldout_record(const VlHeldout *heldout, const char *path, int64_t step, VlControl control);
+
+#endif

@@ -1,0 +1,29 @@
+// A rank's samples of one step, cut into micro-batches that fit a token budget, and turned into what the model takes.
+#ifndef VL_TRAIN_MICRO_BATCH_H
+#define VL_TRAIN_MICRO_BATCH_H
+
+#include "data/preprocess.h"
+#include "data/sample.h"
+#include "model/batch_build.h"
+
+typedef struct VlMicroBatch {
+    VlBatch batch;
+    float *pixels;  // [all frames,3,h,w] normalised, before they are copied into the batch
+    int64_t pixels_capacity;
+} VlMicroBatch;
+
+// Tokens of a sample after its frames are spliced in. 0 for a bad sample.
+int64_t vl_sample_expanded_tokens(const VlModelConfig *config, const VlSample *sample);
+
+// The end of the micro-batch that begins at samples[begin]: as many samples as fit `budget` tokens, in order, at least
+// one.
+int64_t vl_micro_batch_end(const VlModelConfig *config, const VlSample *samples, int64_t count, int64_t begin,
+                           int64_t budget);
+
+// Builds the batch of `count` samples, bad ones left out. Its memory is reused from call to call; vl_micro_batch_free
+// gives it back.
+VlStatus vl_micro_batch_build(VlMicroBatch *micro, const VlModelConfig *config, const VlPreprocessConfig *preprocess,
+                              int64_t count, const VlSample *samples);
+void vl_micro_batch_free(VlMicroBatch *micro);
+
+#endif

@@ -1,0 +1,135 @@
+#include "train/model_source.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/random.h"
+#include "model/load.h"
+#include "train/checkpoint.h"
+
+static VlStatus make_absolute(char out[VL_PATH_MAX], const char *path) {
+    char *resolved = realpath(path, NULL);
+    if (!resolved) return vl_error(VL_IO, "cannot find %s: %s", path, strerror(errno));
+    VlStatus status = strlen(resolved) < VL_PATH_MAX ? VL_OK : vl_error(VL_INVALID, "%s: the path is too long", path);
+    if (status == VL_OK) memcpy(out, resolved, strlen(resolved) + 1);
+    free(resolved);
+    return status;
+}
+
+static bool holds(const char *folder, const char *name) {
+    char path[VL_PATH_MAX];
+    return vl_path_join(path, folder, name) == VL_OK && vl_path_exists(path);
+}
+
+// Walks from the newest checkpoint down to the folder at the root; the list is filled from its end.
+static VlStatus walk(VlModelSource *source, const char *path, int64_t depth) {
+    char here[VL_PATH_MAX], newest[VL_PATH_MAX];
+    VlCheckpointInfo info;
+    VL_TRY(make_absolute(here, path));
+    if (!holds(here, "manifest.json") && holds(here, "checkpoints")) {
+        VL_TRY(vl_checkpoint_newest(here, -1, newest));
+        if (!newest[0]) return vl_error(VL_INVALID, "%s is a run without a complete checkpoint", path);
+        memcpy(here, newest, VL_PATH_MAX);
+    }
+    if (depth == 0) memcpy(source->path, here, VL_PATH_MAX);
+    if (!holds(here, "manifest.json")) {
+        if (!holds(here, "config.json")) {
+            return vl_error(VL_INVALID,
+                            "%s is no model: neither a folder with config.json, nor a checkpoint, nor a run's output",
+                            path);
+        }
+        memcpy(source->folder, here, VL_PATH_MAX);
+        return VL_OK;
+    }
+    if (depth == VL_SOURCE_CHECKPOINTS)
+        return vl_error(VL_INVALID, "%s: more than %d stages upon one another", path, (int)depth);
+    VL_TRY(vl_checkpoint_info(here, &info));
+    VL_TRY_CONTEXT(walk(source, info.base, depth + 1), "the model that %s was trained from", here);
+    if (source->checkpoints == 0) source->seed = info.seed;
+    memcpy(source->checkpoint[source->checkpoints++], here, VL_PATH_MAX);
+    return VL_OK;
+}
+
+VlStatus vl_model_source_open(VlModelSource *source, const char *path, int64_t seed) {
+    *source = (VlModelSource){.seed = seed};
+    return walk(source, path, 0);
+}
+
+static bool is_weight_file(const char *name) {
+    const char *dot = strrchr(name, '.');
+    return dot && strcmp(dot, ".safetensors") == 0;
+}
+
+// The hash of hashes of a folder's weight files, the vision tower's folder among them.
+static VlStatus hash_folder(const char *folder, uint64_t *mixed, int64_t depth) {
+    char path[VL_PATH_MAX], hex[33], **names;
+    int64_t count;
+    VL_TRY(vl_list_folder(folder, &names, &count));
+    VlStatus status = VL_OK;
+    for (int64_t i = 0; i < count && status == VL_OK; i++) {
+        status = vl_path_join(path, folder, names[i]);
+        if (status != VL_OK) break;
+        if (vl_path_is_folder(path)) {
+            if (depth == 0) status = hash_folder(path, mixed, depth + 1);
+        } else if (is_weight_file(names[i]) || strcmp(names[i], "config.json") == 0) {
+            status = vl_hash_file(path, hex);
+            if (status == VL_OK) {
+                mixed[0] = mixed[0] * 0x9E3779B97F4A7C15u + vl_hash_string(hex);
+                mixed[1] = (mixed[1] ^ vl_hash_string(names[i])) * 0xC2B2AE3D27D4EB4Fu + mixed[0];
+            }
+        }
+    }
+    vl_free_names(names, count);
+    return status;
+}
+
+VlStatus vl_model_source_hash(const VlModelSource *source, char hex[33]) {
+    if (source->checkpoints > 0) {  // its manifest names the hashes of all that it holds, and of what lies below
+        char manifest[VL_PATH_MAX];
+        VL_TRY(vl_path_join(manifest, source->checkpoint[source->checkpoints - 1], "manifest.json"));
+        return vl_hash_file(manifest, hex);
+    }
+    uint64_t mixed[2] = {0};
+    VL_TRY(hash_folder(source->folder, mixed, 0));
+    snprintf(hex, 33, "%016llx%016llx", (unsigned long long)mixed[0], (unsigned long long)mixed[1]);
+    return VL_OK;
+}
+
+// The parts below checkpoint number `i` are those that it was trained upon.
+static VlStatus check_base(const VlModelSource *source, int64_t i) {
+    VlCheckpointInfo info;
+    VlModelSource below = *source;
+    char hex[33];
+    below.checkpoints = i;
+    VL_TRY(vl_checkpoint_info(source->checkpoint[i], &info));
+    VL_TRY(vl_model_source_hash(&below, hex));
+    if (strcmp(hex, info.base_hash) != 0) {
+        return vl_error(VL_FORMAT, "%s has changed since %s was trained upon it: its frozen parts would not fit",
+                        info.base, source->checkpoint[i]);
+    }
+    return VL_OK;
+}
+
+VlStatus vl_model_source_load(const VlModelSource *source, VlContext *context, VlVlm *model, VlComm *comm,
+                              bool complete) {
+    VlStatus status = VL_OK;
+    VlLoadReport report;
+    for (int64_t i = 0; i < source->checkpoints; i++) {
+        if (vl_comm_rank(comm) == 0) status = check_base(source, i);
+        VL_TRY(vl_comm_agree(comm, status));
+        VL_TRY(vl_checkpoint_verify(comm, source->checkpoint[i]));
+    }
+    VL_TRY(vl_model_load(context, vl_vlm_params(model), vl_vlm_config(model), (uint64_t)source->seed, true, &report));
+    for (int group = 0; complete && source->checkpoints == 0 && group < VL_GROUP_COUNT; group++) {
+        if (report.initialised[group] == 0) continue;
+        return vl_error(VL_FORMAT, "%s: %lld parameters of the %s are missing; the folder must hold the whole model",
+                        source->folder, (long long)report.initialised[group], vl_group_name((VlGroup)group));
+    }
+    for (int64_t i = 0; i < source->checkpoints; i++) {
+        VL_TRY(vl_checkpoint_load(context, source->checkpoint[i], vl_vlm_params(model), NULL));
+    }
+    return VL_OK;
+}

@@ -1,0 +1,32 @@
+// Where a model's values come from: a folder in the Hugging Face layout, and upon it the checkpoints of the stages
+// since, in order.
+#ifndef VL_TRAIN_MODEL_SOURCE_H
+#define VL_TRAIN_MODEL_SOURCE_H
+
+#include "dist/comm.h"
+#include "model/vlm.h"
+
+enum { VL_SOURCE_CHECKPOINTS = 16 };
+
+typedef struct VlModelSource {
+    char path[VL_PATH_MAX];  // as it was asked for, made absolute; a run's folder is replaced by its newest checkpoint
+    char folder[VL_PATH_MAX];  // the Hugging Face folder at the root: configuration, tokenizer, frozen parts
+    int64_t checkpoints;       // applied one after the other
+    char checkpoint[VL_SOURCE_CHECKPOINTS][VL_PATH_MAX];
+    int64_t seed;  // initialises what the folder lacks
+} VlModelSource;
+
+// Resolves a path: a folder with config.json, a checkpoint (a folder with manifest.json), or a run's output folder (its
+// newest checkpoint). `seed` is for a folder; a checkpoint names its own. Errors: VL_IO, VL_FORMAT saying what the path
+// is not.
+VlStatus vl_model_source_open(VlModelSource *source, const char *path, int64_t seed);
+// Fills the model's parameters (bound). Verifies the checkpoints' hashes and that the frozen parts are those the
+// checkpoints were trained with. With `complete`, a folder without checkpoints has to hold the whole model; else what
+// it lacks is initialised. Collective.
+VlStatus vl_model_source_load(const VlModelSource *source, VlContext *context, VlVlm *model, VlComm *comm,
+                              bool complete);
+// A hash of the weights of the Hugging Face folder: over name, size and content of its weight files, as 32 hexadecimal
+// digits.
+VlStatus vl_model_source_hash(const VlModelSource *source, char hex[33]);
+
+#endif
