@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/memory.h"
@@ -92,7 +93,15 @@ static int run_on_ranks(const Command *command, int argc, char **argv) {
     return exit_code(status);
 }
 
+// Threads that wait for one another by spinning slow a run down many times over as soon as anything else wants the
+// processor. The OpenMP library reads its policy when it is loaded: so set it, unless the user has, and begin again.
+static void wait_passively(char **argv) {
+    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT")) return;
+    if (setenv("OMP_WAIT_POLICY", "passive", 1) == 0) execv("/proc/self/exe", argv);
+}
+
 int main(int argc, char **argv) {
+    wait_passively(argv);
     const char *fault = getenv("VL2_FAULT");
     if (fault) vl_fault_arm(strtoll(fault, NULL, 10));
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {

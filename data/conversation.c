@@ -29,7 +29,8 @@ VlStatus vl_modal_parse(const char *word, VlModal *modal) {
 }
 
 VlStatus vl_conversation_append(VlConversation *conversation, VlRole role, VlSpan text) {
-    VL_TRY(vl_reserve(&conversation->turns, &conversation->capacity, conversation->count + 1, sizeof *conversation->turns));
+    VL_TRY(vl_reserve(&conversation->turns, &conversation->capacity, conversation->count + 1,
+                      sizeof *conversation->turns));
     VlTurn *turn = &conversation->turns[conversation->count];
     *turn = (VlTurn){.role = role};
     conversation->count++;
@@ -162,7 +163,8 @@ static VlStatus place_tag(VlText *text, const char *tag) {
     if (vl_span_find(vl_text_span(text), vl_span_string(tag), 0) < 0) return VL_OK;
     VlText without = {0}, placed = {0};
     VlStatus status;
-    VL_TRY_GOTO(status, vl_text_append_replaced(&without, vl_text_span(text), vl_span_string(tag), vl_span("", 0)), done);
+    VL_TRY_GOTO(status, vl_text_append_replaced(&without, vl_text_span(text), vl_span_string(tag), vl_span("", 0)),
+                done);
     VL_TRY_GOTO(status, vl_text_append_string(&placed, tag), done);
     VL_TRY_GOTO(status, vl_text_append_string(&placed, "\n"), done);
     VL_TRY_GOTO(status, vl_text_append(&placed, vl_span_strip(vl_text_span(&without))), done);

@@ -5,7 +5,7 @@
 
 #include "base/memory.h"
 
-enum { WEIGHT_BITS = 22, CHANNELS = 3 };
+enum { WEIGHT_BITS = 22, CHANNELS = 3, GROUP = 4 };
 
 // The inner loops exist in a plain and an AVX2 version, chosen when the program starts; integers, so both agree.
 #if defined(__x86_64__) && defined(__gnu_linux__)
@@ -14,20 +14,25 @@ enum { WEIGHT_BITS = 22, CHANNELS = 3 };
 #define VECTORISED
 #endif
 
-// For each of `count` outputs of one direction: the inputs [begin, begin + taps) it takes and their weights.
+// For each of `count` outputs of one direction: the inputs [begin, begin + taps) of the source that it takes, their
+// weights, and the sum of the weights that fall on the canvas around the source.
 typedef struct Axis {
     int64_t count, stride;  // weights of output i start at i * stride
     int64_t *begin, *taps;
-    int32_t *weights;
+    int32_t *weights, *outside;
 } Axis;
+
+// A pixel's levels or sums, and a fourth that does not matter.
+typedef int32_t Pixel __attribute__((vector_size(16)));
+typedef uint8_t Bytes __attribute__((vector_size(16)));
 
 struct VlResize {
     VlResizeShape shape;
     Axis across, down;
     int64_t first_row, rows;  // the rows of the source that the window needs
-    uint8_t *line;            // one row of the canvas
+    uint8_t *row;             // one row of the source, with room behind it
+    Pixel *line;              // the same, widened
     uint8_t *narrow;          // [rows, width, 3] after the horizontal pass
-    uint8_t *fill_row;        // [width, 3]
     int32_t *sums;            // [width, 3]
 };
 
@@ -54,40 +59,59 @@ static double cubic_kernel(double x) {
     return 0.0;
 }
 
-// Outputs [first, first + count) of `in` pixels resized to `out`.
-static VlStatus plan_axis(Axis *axis, int64_t in, int64_t out, int64_t first, int64_t count) {
-    double scale = (double)in / (double)out, stretch = fmax(scale, 1.0), support = 2.0 * stretch;
+// One output's weights on the canvas, normalised and rounded; *begin and *count say where they stand.
+static void canvas_weights(double centre, double support, int64_t canvas, double *exact, int32_t *weights,
+                           int64_t *begin, int64_t *count) {
+    double stretch = support / 2.0, sum = 0.0;
+    int64_t end = (int64_t)(centre + support + 0.5);
+    *begin = (int64_t)fmax(centre - support + 0.5, 0.0);
+    if (end > canvas) end = canvas;
+    *count = end - *begin;
+    for (int64_t t = 0; t < *count; t++) {
+        exact[t] = cubic_kernel(((double)(*begin + t) - centre + 0.5) * (1.0 / stretch));
+        sum += exact[t];
+    }
+    for (int64_t t = 0; t < *count; t++) {
+        double weight = (sum != 0.0 ? exact[t] / sum : exact[t]) * (double)(1 << WEIGHT_BITS);
+        weights[t] = (int32_t)(weight < 0.0 ? weight - 0.5 : weight + 0.5);
+    }
+}
+
+// Outputs [first, first + count) of a canvas resized to `out`, in whose middle the source stands.
+static VlStatus plan_axis(Axis *axis, int64_t source, int64_t canvas, int64_t out, int64_t first, int64_t count) {
+    double scale = (double)canvas / (double)out, support = 2.0 * fmax(scale, 1.0);
+    int64_t before = (canvas - source) / 2, stride = 2 * (int64_t)ceil(support) + 1, total;
     double *exact = NULL;
+    int32_t *all = NULL;
     VlStatus status;
     axis->count = count;
-    axis->stride = 2 * (int64_t)ceil(support) + 1;
+    axis->stride = stride < source ? stride : source;
+    if (!vl_multiply(count, axis->stride, &total)) {
+        return vl_error(VL_INVALID, "cannot resize %lld pixels to %lld", (long long)canvas, (long long)out);
+    }
     VL_TRY_GOTO(status, VL_NEW(&axis->begin, count), done);
     VL_TRY_GOTO(status, VL_NEW(&axis->taps, count), done);
-    int64_t weights;
-    if (!vl_multiply(count, axis->stride, &weights)) {
-        status = vl_error(VL_INVALID, "cannot resize %lld pixels to %lld", (long long)in, (long long)out);
-        goto done;
-    }
-    VL_TRY_GOTO(status, VL_NEW(&axis->weights, weights), done);
-    VL_TRY_GOTO(status, VL_NEW(&exact, axis->stride), done);
+    VL_TRY_GOTO(status, VL_NEW(&axis->outside, count), done);
+    VL_TRY_GOTO(status, VL_NEW(&axis->weights, total), done);
+    VL_TRY_GOTO(status, VL_NEW(&exact, stride), done);
+    VL_TRY_GOTO(status, VL_NEW(&all, stride), done);
     for (int64_t i = 0; i < count; i++) {
-        double centre = ((double)(first + i) + 0.5) * scale, sum = 0.0;
-        int64_t begin = (int64_t)fmax(centre - support + 0.5, 0.0);
-        int64_t end = (int64_t)(centre + support + 0.5);
-        if (end > in) end = in;
-        for (int64_t t = 0; t < end - begin; t++) {
-            exact[t] = cubic_kernel(((double)(begin + t) - centre + 0.5) * (1.0 / stretch));
-            sum += exact[t];
+        int64_t begin, taps, inside = 0;
+        canvas_weights(((double)(first + i) + 0.5) * scale, support, canvas, exact, all, &begin, &taps);
+        for (int64_t t = 0; t < taps; t++) {
+            int64_t at = begin + t - before;
+            if (at < 0 || at >= source) {
+                axis->outside[i] += all[t];
+            } else {
+                if (inside == 0) axis->begin[i] = at;
+                axis->weights[i * axis->stride + inside++] = all[t];
+            }
         }
-        for (int64_t t = 0; t < end - begin; t++) {
-            double weight = (sum != 0.0 ? exact[t] / sum : exact[t]) * (double)(1 << WEIGHT_BITS);
-            axis->weights[i * axis->stride + t] = (int32_t)(weight < 0.0 ? weight - 0.5 : weight + 0.5);
-        }
-        axis->begin[i] = begin;
-        axis->taps[i] = end - begin;
+        axis->taps[i] = inside;
     }
 done:
     vl_free(exact);
+    vl_free(all);
     return status;
 }
 
@@ -95,12 +119,26 @@ static void free_axis(Axis *axis) {
     vl_free(axis->begin);
     vl_free(axis->taps);
     vl_free(axis->weights);
+    vl_free(axis->outside);
 }
 
 static bool is_possible(const VlResizeShape *s) {
     return s->source_height > 0 && s->source_width > 0 && s->canvas_height >= s->source_height &&
            s->canvas_width >= s->source_width && s->height > 0 && s->width > 0 && s->top >= 0 && s->left >= 0 &&
            s->top <= s->resized_height - s->height && s->left <= s->resized_width - s->width;
+}
+
+// The rows of the source that any output takes.
+static void find_rows(VlResize *resize) {
+    const Axis *down = &resize->down;
+    int64_t first = resize->shape.source_height, end = 0;
+    for (int64_t i = 0; i < down->count; i++) {
+        if (down->taps[i] == 0) continue;
+        if (down->begin[i] < first) first = down->begin[i];
+        if (down->begin[i] + down->taps[i] > end) end = down->begin[i] + down->taps[i];
+    }
+    resize->first_row = first < end ? first : 0;
+    resize->rows = first < end ? end - first : 0;
 }
 
 VlStatus vl_resize_create(VlResize **resize, const VlResizeShape *shape) {
@@ -115,28 +153,24 @@ VlStatus vl_resize_create(VlResize **resize, const VlResizeShape *shape) {
     VL_TRY(VL_NEW(&made, 1));
     made->shape = *shape;
     VlStatus status;
-    VL_TRY_GOTO(status, plan_axis(&made->across, shape->canvas_width, shape->resized_width, shape->left, shape->width),
+    VL_TRY_GOTO(status,
+                plan_axis(&made->across, shape->source_width, shape->canvas_width, shape->resized_width, shape->left,
+                          shape->width),
                 failed);
-    VL_TRY_GOTO(status, plan_axis(&made->down, shape->canvas_height, shape->resized_height, shape->top, shape->height),
+    VL_TRY_GOTO(status,
+                plan_axis(&made->down, shape->source_height, shape->canvas_height, shape->resized_height, shape->top,
+                          shape->height),
                 failed);
-    int64_t above = (shape->canvas_height - shape->source_height) / 2, last = shape->height - 1;
-    int64_t first = made->down.begin[0] - above, end = made->down.begin[last] + made->down.taps[last] - above;
-    if (first < 0) first = 0;
-    if (end > shape->source_height) end = shape->source_height;
-    made->first_row = first;
-    made->rows = end > first ? end - first : 0;
+    find_rows(made);
     int64_t narrow;
     if (!vl_multiply(made->rows, CHANNELS * shape->width, &narrow)) {
         status = vl_error(VL_INVALID, "a picture of %lld rows cannot be resized", (long long)made->rows);
         goto failed;
     }
-    // One byte over: the horizontal pass reads pixels four bytes at a time.
-    VL_TRY_GOTO(status, VL_NEW(&made->line, CHANNELS * shape->canvas_width + 1), failed);
+    VL_TRY_GOTO(status, VL_NEW(&made->row, CHANNELS * shape->source_width + (int64_t)sizeof(Bytes)), failed);
+    VL_TRY_GOTO(status, VL_NEW(&made->line, shape->source_width + GROUP), failed);
     VL_TRY_GOTO(status, VL_NEW(&made->narrow, narrow), failed);
-    VL_TRY_GOTO(status, VL_NEW(&made->fill_row, CHANNELS * shape->width), failed);
     VL_TRY_GOTO(status, VL_NEW(&made->sums, CHANNELS * shape->width), failed);
-    for (int64_t x = 0; x < shape->canvas_width; x++) memcpy(made->line + CHANNELS * x, shape->fill, CHANNELS);
-    for (int64_t x = 0; x < shape->width; x++) memcpy(made->fill_row + CHANNELS * x, shape->fill, CHANNELS);
     *resize = made;
     return VL_OK;
 failed:
@@ -148,9 +182,9 @@ void vl_resize_free(VlResize *resize) {
     if (!resize) return;
     free_axis(&resize->across);
     free_axis(&resize->down);
+    vl_free(resize->row);
     vl_free(resize->line);
     vl_free(resize->narrow);
-    vl_free(resize->fill_row);
     vl_free(resize->sums);
     vl_free(resize);
 }
@@ -160,21 +194,28 @@ static inline uint8_t round_to_level(int32_t sum) {
     return (uint8_t)(level < 0 ? 0 : level > 255 ? 255 : level);
 }
 
-// A pixel as a vector of three levels and one byte that does not matter.
-typedef int32_t Sums __attribute__((vector_size(16)));
-typedef uint8_t Levels __attribute__((vector_size(4)));
+static const int32_t HALF = 1 << (WEIGHT_BITS - 1);
 
-VECTORISED static void resize_line(const Axis *axis, const uint8_t *line, uint8_t *out) {
-    const int32_t half = 1 << (WEIGHT_BITS - 1);
-    for (int64_t i = 0; i < axis->count; i++) {
-        const uint8_t *pixel = line + CHANNELS * axis->begin[i];
-        const int32_t *weights = axis->weights + i * axis->stride;
-        Sums sum = {half, half, half, 0};
-        for (int64_t t = 0; t < axis->taps[i]; t++) {
-            Levels levels;
-            memcpy(&levels, pixel + CHANNELS * t, sizeof levels);
-            sum += weights[t] * __builtin_convertvector(levels, Sums);
+// Sixteen bytes hold four pixels and more; each becomes a vector of its own. Rows have room for a last, partial group.
+VECTORISED static void widen_line(const uint8_t *row, Pixel *line, int64_t width) {
+    const Bytes first = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2};
+    for (int64_t x = 0; x < width; x += GROUP) {
+        Bytes bytes;
+        memcpy(&bytes, row + CHANNELS * x, sizeof bytes);
+        for (int k = 0; k < GROUP; k++) {
+            line[x + k] = (Pixel)__builtin_shuffle(bytes, first + (uint8_t)(CHANNELS * k)) & 255;
         }
+    }
+}
+
+VECTORISED static void resize_line(const Axis *axis, const uint8_t *fill, const Pixel *line, uint8_t *out) {
+    const Pixel around = {fill[0], fill[1], fill[2], 0};
+    for (int64_t i = 0; i < axis->count; i++) {
+        const Pixel *pixels = line + axis->begin[i];
+        const int32_t *weights = axis->weights + i * axis->stride;
+        const int64_t taps = axis->taps[i];
+        Pixel sum = HALF + axis->outside[i] * around;
+        for (int64_t t = 0; t < taps; t++) sum += weights[t] * pixels[t];
         for (int c = 0; c < CHANNELS; c++) out[CHANNELS * i + c] = round_to_level(sum[c]);
     }
 }
@@ -189,20 +230,20 @@ VECTORISED static void round_row(uint8_t *restrict out, const int32_t *restrict 
 
 void vl_resize_apply(VlResize *resize, const uint8_t *pixels, uint8_t *window) {
     const VlResizeShape *shape = &resize->shape;
+    const Axis *down = &resize->down;
     int64_t source_bytes = CHANNELS * shape->source_width, window_bytes = CHANNELS * shape->width;
-    int64_t before = (shape->canvas_width - shape->source_width) / 2;
-    int64_t above = (shape->canvas_height - shape->source_height) / 2 + resize->first_row;
     for (int64_t y = 0; y < resize->rows; y++) {
-        memcpy(resize->line + CHANNELS * before, pixels + (resize->first_row + y) * source_bytes, (size_t)source_bytes);
-        resize_line(&resize->across, resize->line, resize->narrow + y * window_bytes);
+        memcpy(resize->row, pixels + (resize->first_row + y) * source_bytes, (size_t)source_bytes);
+        widen_line(resize->row, resize->line, shape->source_width);
+        resize_line(&resize->across, shape->fill, resize->line, resize->narrow + y * window_bytes);
     }
     for (int64_t y = 0; y < shape->height; y++) {
-        for (int64_t i = 0; i < window_bytes; i++) resize->sums[i] = 1 << (WEIGHT_BITS - 1);
-        for (int64_t t = 0; t < resize->down.taps[y]; t++) {
-            int64_t row = resize->down.begin[y] + t - above;
-            bool inside = row >= 0 && row < resize->rows;
-            add_row(resize->sums, inside ? resize->narrow + row * window_bytes : resize->fill_row,
-                    resize->down.weights[y * resize->down.stride + t], window_bytes);
+        for (int64_t i = 0; i < window_bytes; i++) {
+            resize->sums[i] = HALF + down->outside[y] * (int32_t)shape->fill[i % CHANNELS];
+        }
+        const uint8_t *rows = resize->narrow + (down->begin[y] - resize->first_row) * window_bytes;
+        for (int64_t t = 0; t < down->taps[y]; t++) {
+            add_row(resize->sums, rows + t * window_bytes, down->weights[y * down->stride + t], window_bytes);
         }
         round_row(window + y * window_bytes, resize->sums, window_bytes);
     }

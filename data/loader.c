@@ -229,10 +229,10 @@ static VlStatus list_modalities(const VlPacked *packed, uint8_t **out) {
 static VlStatus make_order(VlLoader *loader) {
     const VlLoaderOptions *options = &loader->options;
     VlOrderSource *sources;
-    uint8_t *modality = NULL;
     VlStatus status = VL_OK;
     VL_TRY(VL_NEW(&sources, options->sources));
     for (int64_t s = 0; s < options->sources && !status; s++) {
+        uint8_t *modality = NULL;
         status = list_modalities(&loader->source[s], &modality);
         sources[s] = (VlOrderSource){
             .samples = loader->source[s].samples, .weight = options->source[s].weight, .modality = modality};

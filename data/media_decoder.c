@@ -82,7 +82,7 @@ static VlStatus find_streams(VlDecoder *decoder) {
     AVDictionary **each = NULL;
     VL_TRY(VL_NEW(&each, streams));
     for (unsigned i = 0; i < streams; i++) {
-        av_dict_set_int(&each[i], "max_pixels", decoder->options.max_frame_pixels, 0);
+        av_dict_set_int(&each[i], "max_pixels", decoder->options.max_frame_pixels + VL_ALIGNMENT_PIXELS, 0);
         av_dict_set(&each[i], "threads", "1", 0);
     }
     int code = avformat_find_stream_info(decoder->format, streams ? each : NULL);
@@ -121,7 +121,7 @@ static VlStatus open_codec(VlDecoder *decoder) {
     int code = avcodec_parameters_to_context(decoder->codec, parameters);
     if (code >= 0) {
         decoder->codec->pkt_timebase = decoder->stream->time_base;
-        decoder->codec->max_pixels = decoder->options.max_frame_pixels;
+        decoder->codec->max_pixels = decoder->options.max_frame_pixels + VL_ALIGNMENT_PIXELS;
         decoder->codec->thread_count = decoder->options.threads > 1 ? decoder->options.threads : 1;
         if (pixels > FRAME_THREADS_UP_TO_PIXELS) decoder->codec->thread_type = FF_THREAD_SLICE;  // bounds the memory
         code = avcodec_open2(decoder->codec, codec, NULL);

@@ -10,6 +10,9 @@
 
 #include "data/media.h"
 
+// FFmpeg counts rows that are rounded up to its alignment: its own limit gets this much more than ours.
+enum { VL_ALIGNMENT_PIXELS = 64 * 65536 };
+
 typedef struct VlDecoder {
     const char *path;  // the opener's
     VlMediaOptions options;

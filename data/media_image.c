@@ -2,6 +2,7 @@
 
 #include <libavcodec/avcodec.h>
 #include <libavutil/imgutils.h>
+#include <libavutil/intreadwrite.h>
 #include <libavutil/pixdesc.h>
 #include <libswscale/swscale.h>
 #include <string.h>
@@ -14,7 +15,7 @@
 #include "data/media_jpeg.h"
 
 enum {
-    MAX_FILE_BYTES = 300 << 20,
+    MAX_FILE_BYTES = 450 << 20,
     MEMORY_LIMIT = 1000 << 20  // of a decode as a whole: the file, the decoder's picture and ours
 };
 
@@ -189,21 +190,21 @@ static int decode_packet(const AVCodec *codec, const AVPacket *packet, int64_t m
     AVCodecContext *decoder = avcodec_alloc_context3(codec);
     if (!decoder) return AVERROR(ENOMEM);
     decoder->thread_count = 1;
-    decoder->max_pixels = max_pixels;
+    decoder->max_pixels = max_pixels + VL_ALIGNMENT_PIXELS;
     if (codec->id == AV_CODEC_ID_PNG) decoder->err_recognition = AV_EF_CRCCHECK | AV_EF_EXPLODE;
     int code = avcodec_open2(decoder, codec, NULL);
     if (code >= 0) code = avcodec_send_packet(decoder, packet);
     if (code >= 0) code = avcodec_send_packet(decoder, NULL);
     if (code >= 0) code = avcodec_receive_frame(decoder, frame);
     if (code == AVERROR_EOF || code == AVERROR(EAGAIN)) code = AVERROR_INVALIDDATA;
-    *oversized = code < 0 && (int64_t)decoder->coded_width * decoder->coded_height > max_pixels;
+    *oversized = (int64_t)decoder->width * decoder->height > max_pixels;
     avcodec_free_context(&decoder);
     return code;
 }
 
 // The largest picture that fits into the memory limit beside the file, with the bytes a pixel takes while decoding.
 static int64_t most_pixels(const VlMediaOptions *options, int64_t file_bytes, int64_t pixel_bytes) {
-    int64_t most = (MEMORY_LIMIT - file_bytes) / pixel_bytes;
+    int64_t most = ((int64_t)MEMORY_LIMIT - file_bytes) / pixel_bytes;
     return most < options->max_pixels ? most : options->max_pixels;
 }
 
@@ -217,6 +218,12 @@ static int64_t decoded_pixel_bytes(enum AVCodecID codec, const uint8_t *data, in
     return codec == AV_CODEC_ID_BMP || codec == AV_CODEC_ID_PPM ? 3 : codec == AV_CODEC_ID_PGM ? 1 : 4;
 }
 
+// PNG's header tells the size before anything is decoded; the other decoders refuse by themselves.
+static bool announces_more(enum AVCodecID codec, const uint8_t *data, int64_t size, int64_t limit) {
+    if (codec != AV_CODEC_ID_PNG || size < 24) return false;
+    return (int64_t)AV_RB32(data + 16) * AV_RB32(data + 20) > limit;
+}
+
 static VlStatus decode_file(const char *path, const Signature *signature, const char *data, int64_t size,
                             const VlMediaOptions *options, VlImage *image) {
     vl_ffmpeg_silence();
@@ -226,8 +233,8 @@ static VlStatus decode_file(const char *path, const Signature *signature, const 
     AVFrame *frame = av_frame_alloc();
     int64_t pixel_bytes = 3 + decoded_pixel_bytes(signature->codec, (const uint8_t *)data, size);
     int64_t limit = most_pixels(options, 2 * size, pixel_bytes);
-    bool oversized = false;
-    int code = packet && frame ? av_new_packet(packet, (int)size) : AVERROR(ENOMEM);
+    bool oversized = announces_more(signature->codec, (const uint8_t *)data, size, limit);
+    int code = oversized ? AVERROR_INVALIDDATA : packet && frame ? av_new_packet(packet, (int)size) : AVERROR(ENOMEM);
     if (code >= 0) {
         memcpy(packet->data, data, (size_t)size);
         packet->flags = AV_PKT_FLAG_KEY;
@@ -235,10 +242,10 @@ static VlStatus decode_file(const char *path, const Signature *signature, const 
     }
     av_packet_free(&packet);
     VlStatus status;
-    if (code >= 0 && !(frame->decode_error_flags || (frame->flags & AV_FRAME_FLAG_CORRUPT))) {
-        status = rgb_from_frame(path, frame, signature->codec == AV_CODEC_ID_WEBP, image);
-    } else if (oversized) {
+    if (oversized) {
         status = vl_error(VL_INVALID, "%s: a picture over the limit of %lld pixels", path, (long long)limit);
+    } else if (code >= 0 && !(frame->decode_error_flags || (frame->flags & AV_FRAME_FLAG_CORRUPT))) {
+        status = rgb_from_frame(path, frame, signature->codec == AV_CODEC_ID_WEBP, image);
     } else {
         status = vl_ffmpeg_error(code < 0 ? code : AVERROR_INVALIDDATA, "%s: truncated or damaged %s picture", path,
                                  codec->name);

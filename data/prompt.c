@@ -11,11 +11,14 @@ enum { CONFIG_LIMIT = 16 << 20 };
 
 // The second gap of two spaces and what follows each half are the reference's.
 const char *const vl_prompt_system_first =
-    "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe.  Your "
-    "answers should not include any harmful, unethical, racist, sexist, toxic, dangerous, or illegal content. Please ensure "
+    "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe.  "
+    "Your "
+    "answers should not include any harmful, unethical, racist, sexist, toxic, dangerous, or illegal content. Please "
+    "ensure "
     "that your responses are socially unbiased and positive in nature.";
 const char *const vl_prompt_system_second =
-    "If a question does not make any sense, or is not factually coherent, explain why instead of answering something not "
+    "If a question does not make any sense, or is not factually coherent, explain why instead of answering something "
+    "not "
     "correct. If you don't know the answer to a question, please don't share false information.";
 
 static const char *const mode_names[] = {
@@ -30,8 +33,8 @@ VlStatus vl_prompt_mode_parse(VlPromptMode *mode, const char *name) {
         }
     }
     const char *nearest = vl_nearest_word(name, mode_names, MODES);
-    return vl_error(VL_USAGE, "unknown mode '%.80s'; %s%s", name, nearest ? "did you mean " : "known are train-plain, train-sft, ",
-                    nearest ? nearest : "infer");
+    return vl_error(VL_USAGE, "unknown mode '%.80s'; %s%s", name,
+                    nearest ? "did you mean " : "known are train-plain, train-sft, ", nearest ? nearest : "infer");
 }
 
 const char *vl_prompt_mode_name(VlPromptMode mode) { return mode_names[mode]; }
@@ -55,8 +58,10 @@ VlStatus vl_prompt_family_load(VlPromptFamily *family, const char *folder) {
         if (!strcmp(types[i].type, type)) *family = types[i].family;
     }
     if (!status && *family == VL_PROMPT_FAMILY_UNKNOWN) {
-        status = vl_error(VL_UNSUPPORTED, "%s: model_type \"%.80s\" is not known; known are videollama2, videollama2_mistral, "
-                          "videollama2_mixtral, videollama2_qwen2", path, type);
+        status = vl_error(VL_UNSUPPORTED,
+                          "%s: model_type \"%.80s\" is not known; known are videollama2, videollama2_mistral, "
+                          "videollama2_mixtral, videollama2_qwen2",
+                          path, type);
     }
     json_decref(config);
     return status;
@@ -105,7 +110,8 @@ static VlStatus token_text(const VlTokenizer *tokenizer, int64_t id, VlText *out
 }
 
 // The ids of turns as the tokenizer's chat template writes them, appended to *out.
-static VlStatus render_ids(const VlPromptJob *job, const VlTurn *turns, int64_t count, bool generation_prompt, VlTokenIds *out) {
+static VlStatus render_ids(const VlPromptJob *job, const VlTurn *turns, int64_t count, bool generation_prompt,
+                           VlTokenIds *out) {
     VlText text = {0}, bos = {0}, eos = {0};
     VlTemplate shape;
     VlStatus status;
@@ -122,7 +128,8 @@ done:
 }
 
 // How many ids render_ids gives.
-static VlStatus count_ids(const VlPromptJob *job, const VlTurn *turns, int64_t count, bool generation_prompt, int64_t *length) {
+static VlStatus count_ids(const VlPromptJob *job, const VlTurn *turns, int64_t count, bool generation_prompt,
+                          int64_t *length) {
     VlTokenIds ids = {0};
     VlStatus status = render_ids(job, turns, count, generation_prompt, &ids);
     *length = ids.count;
@@ -136,7 +143,8 @@ static VlStatus check_plain(const VlPromptJob *job) {
     const char *tag = vl_modal_tag(job->modal);
     if (!tag) return vl_error(VL_INVALID, "the plain stage needs a medium: a text-only sample has none");
     if (job->count != 2) {
-        return vl_error(VL_INVALID, "the plain stage needs one question and one answer, not %lld turns", (long long)job->count);
+        return vl_error(VL_INVALID, "the plain stage needs one question and one answer, not %lld turns",
+                        (long long)job->count);
     }
     if (vl_span_find(vl_text_span(&job->turns[0].text), vl_span_string(tag), 0) < 0) {
         return vl_error(VL_INVALID, "the first turn of a sample of the plain stage must hold %s", tag);
@@ -176,13 +184,14 @@ static VlStatus plain_av(VlPromptJob *job) {
     return VL_OK;
 }
 
-// What lies between an answer's end and the next answer's start is masked. Both are found as token counts of rendered prefixes,
-// as in the reference: where tokens merge over a border, the count decides.
+// What lies between an answer's end and the next answer's start is masked. Both are found as token counts of rendered
+// prefixes, as in the reference: where tokens merge over a border, the count decides.
 static VlStatus sft(VlPromptJob *job) {
     vl_prompt_drop_leading_answer(job);
     VL_TRY(render_ids(job, job->turns, job->count, false, &job->prompt->input_ids));
     if (job->count % 2) {
-        return vl_error(VL_INVALID, "a conversation must have an even number of turns, not %lld", (long long)job->count);
+        return vl_error(VL_INVALID, "a conversation must have an even number of turns, not %lld",
+                        (long long)job->count);
     }
     VL_TRY(vl_prompt_label_all(job));
     for (int64_t i = 0, end = 0; i < job->count; i += 2) {
@@ -213,7 +222,8 @@ static VlStatus add_system_turn(VlConversation *asked) {
     VlText text = {0};
     const char *const pieces[] = {"<<SYS>>\n", vl_prompt_system_first, "\n", vl_prompt_system_second, "\n<</SYS>>"};
     VlStatus status = VL_OK;
-    for (size_t i = 0; i < sizeof pieces / sizeof *pieces && !status; i++) status = vl_text_append_string(&text, pieces[i]);
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces && !status; i++)
+        status = vl_text_append_string(&text, pieces[i]);
     if (!status) status = vl_conversation_append(asked, VL_ROLE_SYSTEM, vl_text_span(&text));
     vl_text_free(&text);
     return status;
@@ -236,12 +246,9 @@ done:
 static VlStatus make(VlPromptJob *job) {
     bool old = job->rules.protocol == VL_PROTOCOL_2024_06, av = job->rules.protocol == VL_PROTOCOL_AV;
     switch (job->rules.mode) {
-    case VL_PROMPT_TRAIN_PLAIN:
-        return old ? vl_prompt_plain_2024_06(job) : av ? plain_av(job) : plain_main(job);
-    case VL_PROMPT_TRAIN_SFT:
-        return old ? vl_prompt_sft_2024_06(job) : sft(job);
-    case VL_PROMPT_INFER:
-        return old ? vl_prompt_infer_2024_06(job) : infer(job);
+    case VL_PROMPT_TRAIN_PLAIN: return old ? vl_prompt_plain_2024_06(job) : av ? plain_av(job) : plain_main(job);
+    case VL_PROMPT_TRAIN_SFT: return old ? vl_prompt_sft_2024_06(job) : sft(job);
+    case VL_PROMPT_INFER: return old ? vl_prompt_infer_2024_06(job) : infer(job);
     }
     return vl_error(VL_INTERNAL, "prompt mode %d is not implemented", (int)job->rules.mode);
 }
@@ -265,8 +272,12 @@ VlStatus vl_prompt_make(const VlTokenizer *tokenizer, const VlPromptRules *rules
         VL_TRY_GOTO(status, vl_conversation_append(&placed, conversation->turns[i].role, text), done);
     }
     if (!question) VL_TRY_GOTO(status, vl_conversation_place_tags(&placed, rules->protocol), done);
-    VlPromptJob job = {.tokenizer = tokenizer, .rules = *rules, .modal = placed.modal, .turns = placed.turns,
-                       .count = placed.count, .prompt = prompt};
+    VlPromptJob job = {.tokenizer = tokenizer,
+                       .rules = *rules,
+                       .modal = placed.modal,
+                       .turns = placed.turns,
+                       .count = placed.count,
+                       .prompt = prompt};
     VL_TRY_GOTO(status, make(&job), done);
     for (int64_t i = 0; i < prompt->input_ids.count; i++) prompt->media += prompt->input_ids.ids[i] < 0;
 done:

@@ -1,4 +1,5 @@
-// From a conversation to token ids and labels, by the rules of a protocol and a stage (spec data.md, sections 0 and 5.2).
+// From a conversation to token ids and labels, by the rules of a protocol and a stage (spec data.md, sections 0
+// and 5.2).
 #ifndef VL_DATA_PROMPT_H
 #define VL_DATA_PROMPT_H
 
@@ -18,7 +19,8 @@ typedef enum VlPromptMode {
 VlStatus vl_prompt_mode_parse(VlPromptMode *mode, const char *name);
 const char *vl_prompt_mode_name(VlPromptMode mode);
 
-// What the prompt depends on of a model's type: Llama's family gets a system text at inference, and 2024-06 has one wrapper each.
+// What the prompt depends on of a model's type: Llama's family gets a system text at inference, and 2024-06 has one
+// wrapper each.
 typedef enum VlPromptFamily {
     VL_PROMPT_FAMILY_UNKNOWN,  // enough for training; then 2024-06 goes by the tokenizer (ChatML tokens: Qwen)
     VL_PROMPT_FAMILY_LLAMA,    // videollama2, videollama2_mistral, videollama2_mixtral
@@ -41,10 +43,10 @@ typedef struct VlPrompt {
     bool mismatch;         // 2024-06 SFT: the token counts disagreed, so the reference's rule masked the whole sample
 } VlPrompt;
 
-// Fills an empty (zeroed) prompt, released with vl_prompt_free, also after an error. The tags of a training sample are put in
-// place first (vl_conversation_place_tags, on a copy). The text of the prompt is not truncated.
-// Errors: VL_INVALID where the reference's rules refuse (odd turns, a template against the roles, no tag in the plain stage, sound
-// outside vl2-av), VL_UNSUPPORTED for an unknown chat template.
+// Fills an empty (zeroed) prompt, released with vl_prompt_free, also after an error. The tags of a training sample are
+// put in place first (vl_conversation_place_tags, on a copy). The text of the prompt is not truncated. Errors:
+// VL_INVALID where the reference's rules refuse (odd turns, a template against the roles, no tag in the plain stage,
+// sound outside vl2-av), VL_UNSUPPORTED for an unknown chat template.
 VlStatus vl_prompt_make(const VlTokenizer *tokenizer, const VlPromptRules *rules, const VlConversation *conversation,
                         VlPrompt *prompt);
 void vl_prompt_free(VlPrompt *prompt);

@@ -1,5 +1,5 @@
-// The protocol vl2-2024-06: fixed wrappers instead of chat templates, and every part of a text tokenised with the BOS that the
-// tokenizer adds. Label counts follow the reference step by step, its oddities included (spec data.md, 5.2).
+// The protocol vl2-2024-06: fixed wrappers instead of chat templates, and every part of a text tokenised with the BOS
+// that the tokenizer adds. Label counts follow the reference step by step, its oddities included (spec data.md, 5.2).
 #include "base/memory.h"
 #include "data/prompt_parts.h"
 
@@ -61,8 +61,8 @@ static VlStatus check_alternation(const VlPromptJob *job) {
     return VL_OK;
 }
 
-// <|im_start|> and <|im_end|> are always labelled, also in masked spans. The reference writes Qwen2's ids down, so another
-// vocabulary has them masked.
+// <|im_start|> and <|im_end|> are always labelled, also in masked spans. The reference writes Qwen2's ids down, so
+// another vocabulary has them masked.
 static void label_chat_tokens(VlPromptJob *job) {
     enum { QWEN2_START = 151644, QWEN2_END = 151645 };
     VlPrompt *prompt = job->prompt;
@@ -194,8 +194,10 @@ static VlStatus mask_qwen(VlPromptJob *job, VlSpan text) {
         VlSpan role = vl_span_string(i % 2 ? QWEN_ASSISTANT : QWEN_USER);
         int64_t found = vl_span_find(round, role, 0), question = 0, behind = found + role.length;
         if (found < 0 || vl_span_find(round, role, behind) >= 0) {
-            return vl_error(VL_INVALID, "round %lld of the conversation does not hold its role once: a turn before it is empty or "
-                            "holds chat tokens", (long long)(i + 1));
+            return vl_error(VL_INVALID,
+                            "round %lld of the conversation does not hold its role once: a turn before it is empty or "
+                            "holds chat tokens",
+                            (long long)(i + 1));
         }
         VL_TRY(count_ids(job, round, &length));
         VL_TRY(count_ids(job, vl_span(round.data, behind), &question));
@@ -209,7 +211,8 @@ static VlStatus mask_qwen(VlPromptJob *job, VlSpan text) {
 
 VlStatus vl_prompt_sft_2024_06(VlPromptJob *job) {
     static const char system[] =
-        "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and "
+        "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
+        "detailed, and "
         "polite answers to the user's questions.";
     bool qwen = is_qwen(job);
     VlText text = {0};
@@ -243,7 +246,8 @@ VlStatus vl_prompt_infer_2024_06(VlPromptJob *job) {
         VL_TRY_GOTO(status, render_qwen(&single, &text), done);
         VL_TRY_GOTO(status, vl_text_append_string(&text, QWEN_ASSISTANT), done);
     } else {
-        VL_TRY_GOTO(status, put(&system, vl_prompt_system_first, vl_span_string("\n\n"), vl_prompt_system_second), done);
+        VL_TRY_GOTO(status, put(&system, vl_prompt_system_first, vl_span_string("\n\n"), vl_prompt_system_second),
+                    done);
         VL_TRY_GOTO(status, render_llama(&single, system.data, &text), done);
     }
     VL_TRY_GOTO(status, tokenize(job, vl_text_span(&text), &job->prompt->input_ids), done);

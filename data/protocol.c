@@ -14,8 +14,8 @@ VlStatus vl_protocol_parse(VlProtocol *protocol, const char *name) {
         }
     }
     const char *nearest = vl_nearest_word(name, names, COUNT);
-    return vl_error(VL_USAGE, "unknown protocol '%.80s'; %s%s", name, nearest ? "did you mean " : "known are vl2-main, vl2-av, ",
-                    nearest ? nearest : "vl2-2024-06");
+    return vl_error(VL_USAGE, "unknown protocol '%.80s'; %s%s", name,
+                    nearest ? "did you mean " : "known are vl2-main, vl2-av, ", nearest ? nearest : "vl2-2024-06");
 }
 
 const char *vl_protocol_name(VlProtocol protocol) { return names[protocol]; }

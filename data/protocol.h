@@ -1,5 +1,5 @@
-// Which of the reference's rules apply: its code changed between the paper's first numbers and the later releases, so a result
-// or a prompt without its protocol is not comparable.
+// Which of the reference's rules apply: its code changed between the paper's first numbers and the later releases, so a
+// result or a prompt without its protocol is not comparable.
 #ifndef VL_DATA_PROTOCOL_H
 #define VL_DATA_PROTOCOL_H
 

@@ -14,7 +14,9 @@
 //   attributes of /: format, format_version, preprocessing, height, width, num_frames, chunk_bytes, bytes, samples,
 //   media,
 //            crc32c (of the values before it and of the tables index, media and chunks), complete
-// All integers are little-endian. A file under its final name is complete: it is written under a temporary one.
+// All integers are little-endian. A file under its final name is complete: it is written under a temporary one. Behind
+// the end of the HDF5 file stands a trailer (data/shard_format.h) that names the tables' places, so that reading needs
+// no HDF5: its library trusts what damaged files say, and works under one global lock.
 #ifndef VL_DATA_SHARD_H
 #define VL_DATA_SHARD_H
 
@@ -89,7 +91,7 @@ void vl_shard_writer_abandon(VlShardWriter *writer);  // removes the temporary f
 
 typedef struct VlShard VlShard;
 
-// Reads and checks the tables, through HDF5, under its global lock. Errors name the path: VL_IO, VL_FORMAT (damaged,
+// Reads and checks the tables. Errors name the path: VL_IO, VL_FORMAT (damaged,
 // not a shard), VL_UNSUPPORTED (a later version).
 VlStatus vl_shard_open(VlShard **shard, const char *path);
 void vl_shard_close(VlShard *shard);

@@ -5,12 +5,7 @@
 #include <string.h>
 #include <zstd.h>
 
-#include "base/crc32c.h"
-
 enum { FRAME_LIMIT = 1 << 30 };
-
-_Static_assert(sizeof(VlShardRow) == 40 && sizeof(VlShardMedia) == 24 && sizeof(VlShardChunk) == 16,
-               "the tables' rows have no padding");
 
 // HDF5's side of the filter, for programs that read or write /bytes through the library. HDF5 owns *buffer and expects
 // memory of the C library's allocator. Returns the new size, 0 on failure.
@@ -107,15 +102,4 @@ hid_t vl_shard_chunk_type(void) {
     }
     H5Tclose(type);
     return -1;
-}
-
-uint32_t vl_shard_table_checksum(const VlShardHeader *header, const VlShardRow *rows, const VlShardMedia *media,
-                                 const VlShardChunk *chunks, int64_t chunk_count) {
-    const int64_t values[] = {header->height, header->width,   header->num_frames, header->chunk_bytes,
-                              header->bytes,  header->samples, header->media};
-    uint32_t crc = vl_crc32c(0, header->preprocessing, (int64_t)strlen(header->preprocessing) + 1);
-    crc = vl_crc32c(crc, values, (int64_t)sizeof values);
-    crc = vl_crc32c(crc, rows, header->samples * (int64_t)sizeof *rows);
-    crc = vl_crc32c(crc, media, header->media * (int64_t)sizeof *media);
-    return vl_crc32c(crc, chunks, chunk_count * (int64_t)sizeof *chunks);
 }

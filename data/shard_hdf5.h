@@ -7,8 +7,6 @@
 
 #include "data/shard.h"
 
-#define VL_SHARD_FORMAT "vl2 shard"
-
 enum { VL_SHARD_ZSTD_FILTER = 32015, VL_SHARD_ID_MAX = 255 };
 
 // Switches HDF5's own messages off, and makes the zstd filter known to it, so that no plugin has to be installed.
@@ -21,14 +19,5 @@ const char *vl_shard_hdf5_reason(char *text, int64_t size);
 hid_t vl_shard_row_type(void);
 hid_t vl_shard_media_type(void);
 hid_t vl_shard_chunk_type(void);
-
-// The checksum that the attribute crc32c holds.
-uint32_t vl_shard_table_checksum(const VlShardHeader *header, const VlShardRow *rows, const VlShardMedia *media,
-                                 const VlShardChunk *chunks, int64_t chunk_count);
-
-// Chunks that /bytes has.
-static inline int64_t vl_shard_chunks(const VlShardHeader *header) {
-    return (header->bytes + header->chunk_bytes - 1) / header->chunk_bytes;
-}
 
 #endif

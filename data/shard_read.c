@@ -1,13 +1,12 @@
-#include <stdio.h>
 #include <string.h>
 #include <zstd.h>
 
 #include "base/crc32c.h"
 #include "base/files.h"
 #include "base/memory.h"
-#include "data/shard_hdf5.h"
+#include "data/shard_format.h"
 
-enum { CHUNK_LEAST = 1 << 10, CHUNK_LIMIT = 64 << 20, TABLE_LIMIT = 1 << 28 };
+enum { CHUNK_LEAST = 1 << 10, CHUNK_LIMIT = 64 << 20 };
 
 struct VlShard {
     char *path;
@@ -24,88 +23,23 @@ static VlStatus damaged(const char *path, const char *what) {
     return vl_error(VL_FORMAT, "shard %s: %s: it is damaged or not a shard; pack it again", path, what);
 }
 
-// *size_limit bytes at most of a scalar attribute; `memory` is a type that HDF5 converts to.
-static VlStatus read_attribute(hid_t file, const char *path, const char *name, hid_t memory, void *value) {
-    char what[320], reason[256];
-    hid_t attribute = H5Aopen(file, name, H5P_DEFAULT), space = attribute < 0 ? -1 : H5Aget_space(attribute);
-    bool done = space >= 0 && H5Sget_simple_extent_npoints(space) == 1 && H5Aread(attribute, memory, value) >= 0;
-    if (!done) snprintf(what, sizeof what, "attribute '%s': %s", name, vl_shard_hdf5_reason(reason, sizeof reason));
-    if (space >= 0) H5Sclose(space);
-    if (attribute >= 0) H5Aclose(attribute);
-    return done ? VL_OK : damaged(path, what);
-}
-
-static VlStatus read_integer(hid_t file, const char *path, const char *name, int64_t *value) {
-    return read_attribute(file, path, name, H5T_NATIVE_INT64, value);
-}
-
-// `size` bytes with a final zero.
-static VlStatus read_string(hid_t file, const char *path, const char *name, char *value, size_t size) {
-    hid_t type = H5Tcopy(H5T_C_S1);
-    if (type < 0 || H5Tset_size(type, size) < 0 || H5Tset_cset(type, H5T_CSET_UTF8) < 0 ||
-        H5Tset_strpad(type, H5T_STR_NULLTERM) < 0) {
-        if (type >= 0) H5Tclose(type);
-        return vl_error(VL_OUT_OF_MEMORY, "shard %s: HDF5 cannot create a type", path);
+static VlStatus check_header(const VlShard *shard, int64_t file_size) {
+    const VlShardHeader *header = &shard->header;
+    int64_t frames = 0;
+    if (!memchr(header->preprocessing, 0, sizeof header->preprocessing)) {
+        return damaged(shard->path, "the name of its preprocessing has no end");
     }
-    VlStatus status = read_attribute(file, path, name, type, value);
-    H5Tclose(type);
-    value[size - 1] = '\0';
-    return status;
-}
-
-// Takes over `type`. The table must have exactly `count` rows.
-static VlStatus read_table(hid_t file, const char *path, const char *name, hid_t type, int64_t count, void *rows) {
-    char what[320], reason[256];
-    hsize_t extent = 0;
-    hid_t dataset = H5Dopen2(file, name, H5P_DEFAULT), space = dataset < 0 ? -1 : H5Dget_space(dataset);
-    bool done = false;
-    if (type >= 0 && space >= 0 && H5Sget_simple_extent_ndims(space) == 1 &&
-        H5Sget_simple_extent_dims(space, &extent, NULL) == 1 && extent == (hsize_t)count) {
-        done = !count || H5Dread(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, rows) >= 0;
-    }
-    if (!done) snprintf(what, sizeof what, "table '%s': %s", name, vl_shard_hdf5_reason(reason, sizeof reason));
-    if (space >= 0) H5Sclose(space);
-    if (dataset >= 0) H5Dclose(dataset);
-    if (type >= 0) H5Tclose(type);
-    return done ? VL_OK : damaged(path, what);
-}
-
-static VlStatus read_header(VlShard *shard, hid_t file, int64_t file_size) {
-    VlShardHeader *header = &shard->header;
-    const char *path = shard->path;
-    char format[32];
-    int64_t version = 0, crc = 0, complete = 0, frames = 0;
-    VL_TRY(read_string(file, path, "format", format, sizeof format));
-    if (strcmp(format, VL_SHARD_FORMAT)) return damaged(path, "its attribute 'format' is not \"" VL_SHARD_FORMAT "\"");
-    VL_TRY(read_integer(file, path, "format_version", &version));
-    if (version != VL_SHARD_VERSION) {
-        return vl_error(VL_UNSUPPORTED, "shard %s: its format has version %lld, this program reads version %d", path,
-                        (long long)version, VL_SHARD_VERSION);
-    }
-    VL_TRY(read_string(file, path, "preprocessing", header->preprocessing, sizeof header->preprocessing));
-    VL_TRY(read_integer(file, path, "height", &header->height));
-    VL_TRY(read_integer(file, path, "width", &header->width));
-    VL_TRY(read_integer(file, path, "num_frames", &header->num_frames));
-    VL_TRY(read_integer(file, path, "chunk_bytes", &header->chunk_bytes));
-    VL_TRY(read_integer(file, path, "bytes", &header->bytes));
-    VL_TRY(read_integer(file, path, "samples", &header->samples));
-    VL_TRY(read_integer(file, path, "media", &header->media));
-    VL_TRY(read_integer(file, path, "crc32c", &crc));
-    VL_TRY(read_integer(file, path, "complete", &complete));
-    shard->crc32c = (uint32_t)crc;
-    if (complete != 1) return damaged(path, "it is not complete");
     if (!vl_multiply(header->height, header->width, &frames) || !vl_multiply(frames, header->num_frames, &frames) ||
         !vl_multiply(frames, 3, &frames) || frames < 1 || frames > INT32_MAX) {
-        return damaged(path, "its frames have no valid size");
+        return damaged(shard->path, "its frames have no valid size");
     }
-    // A table is part of the file, so the file's size bounds the memory for it.
+    // The tables are part of the file, so the file's size bounds the memory for them.
     if (header->chunk_bytes < CHUNK_LEAST || header->chunk_bytes > CHUNK_LIMIT || header->bytes < 0 ||
         header->bytes > INT64_MAX - header->chunk_bytes || header->samples < 0 || header->media < 0 ||
-        header->samples > TABLE_LIMIT || header->media > TABLE_LIMIT ||
-        header->samples > file_size / (int64_t)sizeof(VlShardRow) ||
+        header->media > INT32_MAX || header->samples > file_size / (int64_t)sizeof(VlShardRow) ||
         header->media > file_size / (int64_t)sizeof(VlShardMedia) ||
         vl_shard_chunks(header) > file_size / (int64_t)sizeof(VlShardChunk)) {
-        return damaged(path, "its counts are not possible");
+        return damaged(shard->path, "its counts are not possible");
     }
     return VL_OK;
 }
@@ -118,7 +52,7 @@ static bool inside(int64_t offset, int64_t length, int64_t limit) {
 static VlStatus check_tables(const VlShard *shard, int64_t file_size) {
     const VlShardHeader *header = &shard->header;
     int64_t chunks = vl_shard_chunks(header), frame = header->height * header->width * 3;
-    uint32_t crc = vl_shard_table_checksum(header, shard->rows, shard->media, shard->chunks, chunks);
+    uint32_t crc = vl_shard_table_checksum(header, shard->rows, shard->media, shard->chunks);
     if (crc != shard->crc32c) return damaged(shard->path, "the checksum of its tables is wrong");
     for (int64_t i = 0; i < header->samples; i++) {
         const VlShardRow *row = &shard->rows[i];
@@ -146,42 +80,67 @@ static VlStatus check_tables(const VlShard *shard, int64_t file_size) {
     return VL_OK;
 }
 
-static VlStatus read_tables(VlShard *shard, hid_t file, int64_t file_size) {
+static VlStatus read_trailer(const VlReader *reader, const char *path, VlShardTrailer *trailer) {
+    int64_t size = (int64_t)sizeof *trailer;
+    if (reader->size < size) return damaged(path, "it is too short");
+    VL_TRY(vl_reader_read(reader, reader->size - size, trailer, size));
+    if (memcmp(trailer->magic, VL_SHARD_MAGIC, sizeof trailer->magic) != 0) {
+        return damaged(path, "its trailer is missing; it may be truncated");
+    }
+    if (trailer->crc32c != vl_shard_trailer_checksum(trailer)) {
+        return damaged(path, "the checksum of its trailer is wrong");
+    }
+    if (trailer->version == VL_SHARD_VERSION) return VL_OK;
+    return vl_error(VL_UNSUPPORTED, "shard %s: its format has version %lld, this program reads version %d", path,
+                    (long long)trailer->version, VL_SHARD_VERSION);
+}
+
+static VlStatus read_table(const VlReader *reader, const char *path, int64_t address, int64_t count, int64_t size,
+                           void *out) {
+    void *rows;
+    if (!inside(address, count * size, reader->size)) return damaged(path, "a table lies outside of the file");
+    VL_TRY(vl_allocate(&rows, count, size));
+    VlStatus status = vl_reader_read(reader, address, rows, count * size);
+    if (status) {
+        vl_free(rows);
+        return status;
+    }
+    memcpy(out, &rows, sizeof rows);
+    return VL_OK;
+}
+
+static VlStatus read_tables(VlShard *shard, const VlReader *reader) {
+    VlShardTrailer trailer;
     VlShardHeader *header = &shard->header;
-    VL_TRY(read_header(shard, file, file_size));
-    int64_t chunks = vl_shard_chunks(header);
-    VL_TRY(VL_NEW(&shard->rows, header->samples));
-    VL_TRY(VL_NEW(&shard->media, header->media));
-    VL_TRY(VL_NEW(&shard->chunks, chunks));
-    VL_TRY(read_table(file, shard->path, "index", vl_shard_row_type(), header->samples, shard->rows));
-    VL_TRY(read_table(file, shard->path, "media", vl_shard_media_type(), header->media, shard->media));
-    VL_TRY(read_table(file, shard->path, "chunks", vl_shard_chunk_type(), chunks, shard->chunks));
-    return check_tables(shard, file_size);
+    VL_TRY(read_trailer(reader, shard->path, &trailer));
+    *header = trailer.header;
+    shard->crc32c = (uint32_t)trailer.table_crc32c;
+    VL_TRY(check_header(shard, reader->size));
+    VL_TRY(read_table(reader, shard->path, trailer.index_address, header->samples, (int64_t)sizeof *shard->rows,
+                      &shard->rows));
+    VL_TRY(read_table(reader, shard->path, trailer.media_address, header->media, (int64_t)sizeof *shard->media,
+                      &shard->media));
+    VL_TRY(read_table(reader, shard->path, trailer.chunks_address, vl_shard_chunks(header),
+                      (int64_t)sizeof *shard->chunks, &shard->chunks));
+    return check_tables(shard, reader->size);
 }
 
 VlStatus vl_shard_open(VlShard **out, const char *path) {
     VlShard *shard;
-    VlStatus status;
     VlReader reader;
-    hid_t file = -1;
-    char reason[256];
-    VL_TRY(vl_reader_open(&reader, path));  // a missing file is told from a damaged one
-    vl_reader_close(&reader);
-    VL_TRY(vl_shard_hdf5_start());
     VL_TRY(VL_NEW(&shard, 1));
-    VL_TRY_GOTO(status, vl_duplicate_string(&shard->path, path), failed);
-    file = vl_fault_hit() ? -1 : H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    if (file < 0) {
-        VL_TRY_GOTO(status, damaged(path, vl_shard_hdf5_reason(reason, sizeof reason)), failed);
+    VlStatus status = vl_duplicate_string(&shard->path, path);
+    if (!status) status = vl_reader_open(&reader, path);
+    if (!status) {
+        status = read_tables(shard, &reader);
+        vl_reader_close(&reader);
     }
-    VL_TRY_GOTO(status, read_tables(shard, file, reader.size), failed);
-    H5Fclose(file);
+    if (status) {
+        vl_shard_close(shard);
+        return status;
+    }
     *out = shard;
     return VL_OK;
-failed:
-    if (file >= 0) H5Fclose(file);
-    vl_shard_close(shard);
-    return status;
 }
 
 void vl_shard_close(VlShard *shard) {

@@ -19,7 +19,8 @@ const char *vl_template_name(VlTemplate shape) { return shapes[shape].name; }
 
 VlStatus vl_template_recognize(VlTemplate *shape, const char *text) {
     if (!text) {
-        return vl_error(VL_UNSUPPORTED, "tokenizer_config.json has no chat_template; take the one of the model's release over");
+        return vl_error(VL_UNSUPPORTED,
+                        "tokenizer_config.json has no chat_template; take the one of the model's release over");
     }
     uint64_t hash = vl_hash_string(text);
     for (int i = 0; i < SHAPES; i++) {
@@ -28,9 +29,11 @@ VlStatus vl_template_recognize(VlTemplate *shape, const char *text) {
             return VL_OK;
         }
     }
-    return vl_error(VL_UNSUPPORTED, "the chat_template with the hash %016llx (%zu bytes) is not known; known are mistral-system, "
-                    "mistral-2023, mistral-strip, chatml-qwen2, chatml-plain, told by their exact text: use one of these",
-                    (unsigned long long)hash, strlen(text));
+    return vl_error(
+        VL_UNSUPPORTED,
+        "the chat_template with the hash %016llx (%zu bytes) is not known; known are mistral-system, "
+        "mistral-2023, mistral-strip, chatml-qwen2, chatml-plain, told by their exact text: use one of these",
+        (unsigned long long)hash, strlen(text));
 }
 
 // ---- Rendering -------------------------------------------------------------
@@ -50,12 +53,14 @@ static VlStatus put(Render *render, const char *before, VlSpan text, const char 
 
 static VlStatus check_alternation(const VlTurn *turn, int64_t index) {
     if ((turn->role == VL_ROLE_USER) == (index % 2 == 0)) return VL_OK;
-    return vl_error(VL_INVALID, "the chat template refuses turn %lld: roles must alternate user/assistant/user/assistant/...",
+    return vl_error(VL_INVALID,
+                    "the chat template refuses turn %lld: roles must alternate user/assistant/user/assistant/...",
                     (long long)(index + 1));
 }
 
 static VlStatus put_end(Render *render) {
-    if (!render->eos) return vl_error(VL_INVALID, "the chat template needs an eos_token, and tokenizer_config.json names none");
+    if (!render->eos)
+        return vl_error(VL_INVALID, "the chat template needs an eos_token, and tokenizer_config.json names none");
     return vl_text_append_string(render->out, render->eos);
 }
 
@@ -86,7 +91,8 @@ static VlStatus render_mistral_2023(Render *render) {
     for (int64_t i = 0; i < render->count; i++) {
         const VlTurn *turn = &render->turns[i];
         if (i == 0 && turn->role == VL_ROLE_SYSTEM) {
-            return vl_error(VL_INVALID, "the chat template mistral-2023 refuses a system turn; inference needs a later one");
+            return vl_error(VL_INVALID,
+                            "the chat template mistral-2023 refuses a system turn; inference needs a later one");
         }
         VL_TRY(check_alternation(turn, i));
         if (turn->role == VL_ROLE_USER) {
@@ -145,20 +151,16 @@ static VlStatus render_chatml(Render *render, bool default_system, bool generati
     return generation_prompt ? vl_text_append_string(render->out, "<|im_start|>assistant\n") : VL_OK;
 }
 
-VlStatus vl_template_render(VlTemplate shape, const VlTurn *turns, int64_t count, bool generation_prompt, const char *bos,
-                            const char *eos, VlText *out) {
+VlStatus vl_template_render(VlTemplate shape, const VlTurn *turns, int64_t count, bool generation_prompt,
+                            const char *bos, const char *eos, VlText *out) {
     if (count < 1) return vl_error(VL_INVALID, "there are no turns for the chat template");
     Render render = {.turns = turns, .count = count, .bos = bos ? bos : "", .eos = eos, .out = out};
     switch (shape) {
-    case VL_TEMPLATE_MISTRAL_SYSTEM:
-        return render_mistral_system(&render);
-    case VL_TEMPLATE_MISTRAL_2023:
-        return render_mistral_2023(&render);
-    case VL_TEMPLATE_MISTRAL_STRIP:
-        return render_mistral_strip(&render);
+    case VL_TEMPLATE_MISTRAL_SYSTEM: return render_mistral_system(&render);
+    case VL_TEMPLATE_MISTRAL_2023: return render_mistral_2023(&render);
+    case VL_TEMPLATE_MISTRAL_STRIP: return render_mistral_strip(&render);
     case VL_TEMPLATE_CHATML_QWEN2:
-    case VL_TEMPLATE_CHATML_PLAIN:
-        return render_chatml(&render, shape == VL_TEMPLATE_CHATML_QWEN2, generation_prompt);
+    case VL_TEMPLATE_CHATML_PLAIN: return render_chatml(&render, shape == VL_TEMPLATE_CHATML_QWEN2, generation_prompt);
     }
     return vl_error(VL_INTERNAL, "template shape %d is not implemented", (int)shape);
 }

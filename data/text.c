@@ -48,8 +48,8 @@ bool vl_split_next(VlSplit *split, VlSpan *part) {
 
 // ---- UTF-8 -----------------------------------------------------------------
 
-// Length of the well-formed sequence at `bytes` (`left` > 0 bytes remain). Where it is ill-formed: minus the length of the
-// maximal part of it that starts a well-formed sequence (at least 1), which one replacement character stands for.
+// Length of the well-formed sequence at `bytes` (`left` > 0 bytes remain). Where it is ill-formed: minus the length of
+// the maximal part of it that starts a well-formed sequence (at least 1), which one replacement character stands for.
 static int64_t sequence_length(const unsigned char *bytes, int64_t left) {
     unsigned char lead = bytes[0], low = 0x80, high = 0xbf;
     int64_t length;

@@ -1,5 +1,5 @@
-// A growing byte string, and the few operations on UTF-8 text that prompts and tokenizers need. Text may hold zero bytes:
-// its length counts, not a terminator.
+// A growing byte string, and the few operations on UTF-8 text that prompts and tokenizers need. Text may hold zero
+// bytes: its length counts, not a terminator.
 #ifndef VL_DATA_TEXT_H
 #define VL_DATA_TEXT_H
 
@@ -43,13 +43,16 @@ typedef struct VlSplit {
     VlSpan text, separator;
     int64_t from;  // start of the next part; beyond the text's length: none is left
 } VlSplit;
-static inline VlSplit vl_split(VlSpan text, const char *separator) { return (VlSplit){text, vl_span_string(separator), 0}; }
+static inline VlSplit vl_split(VlSpan text, const char *separator) {
+    return (VlSplit){text, vl_span_string(separator), 0};
+}
 bool vl_split_next(VlSplit *split, VlSpan *part);  // false: none is left
 
 // The text without the white space at both ends, as Python's str.strip() takes it off.
 VlSpan vl_span_strip(VlSpan text);
 
-// Length of valid UTF-8 at the start of `text`: text.length when all of it is valid (no surrogates, nothing over U+10FFFF).
+// Length of valid UTF-8 at the start of `text`: text.length when all of it is valid (no surrogates, nothing over
+// U+10FFFF).
 int64_t vl_utf8_valid_length(VlSpan text);
 // Decodes the code point at `offset` of valid UTF-8 and returns its length in bytes (1 to 4).
 int64_t vl_utf8_decode(VlSpan text, int64_t offset, int32_t *code_point);

@@ -1,5 +1,5 @@
-// A growing list of token ids. Ids below zero are no text: -100 marks an unlabelled position, -200, -201 and -202 stand for
-// the features of an image, a video, a sound.
+// A growing list of token ids. Ids below zero are no text: -100 marks an unlabelled position, -200, -201 and -202 stand
+// for the features of an image, a video, a sound.
 #ifndef VL_DATA_TOKEN_IDS_H
 #define VL_DATA_TOKEN_IDS_H
 

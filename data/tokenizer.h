@@ -1,5 +1,5 @@
-// Text to token ids and back, from the tokenizer.json and tokenizer_config.json of a model folder. Two families of byte pair
-// encoding: over bytes (Qwen2, GPT-2 style) and over characters with byte fallback (Mistral, Llama style).
+// Text to token ids and back, from the tokenizer.json and tokenizer_config.json of a model folder. Two families of byte
+// pair encoding: over bytes (Qwen2, GPT-2 style) and over characters with byte fallback (Mistral, Llama style).
 //
 // What the files may hold, everything else is refused by name (VL_UNSUPPORTED):
 //   normalizer     null, NFC, Prepend, Replace (of a string), Sequence of these
@@ -32,13 +32,14 @@ void vl_tokenizer_free(VlTokenizer *tokenizer);
 VlStatus vl_tokenizer_encode(const VlTokenizer *tokenizer, const char *text, int64_t length, bool special,
                              VlTokenIds *out);
 
-// The text of `count` ids in *text (*length bytes, a zero byte follows), owned by the caller (vl_free). Bytes that are no UTF-8
-// become U+FFFD as in the reference. Special tokens are left out with `skip_special`. An id that has no token (a model's
-// vocabulary may be padded) stands for no text, as in the reference. Errors: VL_INVALID for ids below 0 or over 2^32 - 1.
-VlStatus vl_tokenizer_decode(const VlTokenizer *tokenizer, const int64_t *ids, int64_t count, bool skip_special, char **text,
-                             int64_t *length);
+// The text of `count` ids in *text (*length bytes, a zero byte follows), owned by the caller (vl_free). Bytes that are
+// no UTF-8 become U+FFFD as in the reference. Special tokens are left out with `skip_special`. An id that has no token
+// (a model's vocabulary may be padded) stands for no text, as in the reference. Errors: VL_INVALID for ids below 0 or
+// over 2^32 - 1.
+VlStatus vl_tokenizer_decode(const VlTokenizer *tokenizer, const int64_t *ids, int64_t count, bool skip_special,
+                             char **text, int64_t *length);
 
-int64_t vl_tokenizer_count(const VlTokenizer *tokenizer);  // the highest id + 1
+int64_t vl_tokenizer_count(const VlTokenizer *tokenizer);                    // the highest id + 1
 int64_t vl_tokenizer_find(const VlTokenizer *tokenizer, const char *token);  // its id; -1 when there is no such token
 // The token's own text ("\u0120dog", "<0x0A>"), with its length in bytes; NULL when no token has this id.
 const char *vl_tokenizer_token(const VlTokenizer *tokenizer, int64_t id, int64_t *length);

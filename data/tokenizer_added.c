@@ -59,8 +59,8 @@ static bool is_word_character(int32_t code_point) {
     utf8proc_category_t category = utf8proc_category(code_point);
     bool circled = (code_point >= 0x24b6 && code_point <= 0x24e9) || (code_point >= 0x1f130 && code_point <= 0x1f149) ||
                    (code_point >= 0x1f150 && code_point <= 0x1f169) || (code_point >= 0x1f170 && code_point <= 0x1f189);
-    return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_NL) ||
-           category == UTF8PROC_CATEGORY_PC || code_point == 0x200c || code_point == 0x200d || circled;
+    return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_NL) || category == UTF8PROC_CATEGORY_PC ||
+           code_point == 0x200c || code_point == 0x200d || circled;
 }
 
 static bool stands_alone(VlSpan text, int64_t begin, int64_t end) {

@@ -1,5 +1,5 @@
-// Byte pair encoding of one word: the pair with the lowest rank is merged first, the leftmost one among equals. Candidates wait
-// in a heap and symbols form a doubly linked list, so a word of n symbols takes O(n log n).
+// Byte pair encoding of one word: the pair with the lowest rank is merged first, the leftmost one among equals.
+// Candidates wait in a heap and symbols form a doubly linked list, so a word of n symbols takes O(n log n).
 #include "base/memory.h"
 #include "data/tokenizer_parts.h"
 
@@ -32,14 +32,16 @@ static VlBpeCandidate heap_pop(VlBpeScratch *scratch) {
 }
 
 static VlStatus add_symbol(VlBpeScratch *scratch, int32_t id) {
-    VL_TRY(vl_reserve(&scratch->symbols, &scratch->symbol_capacity, scratch->symbol_count + 1, sizeof *scratch->symbols));
+    VL_TRY(
+        vl_reserve(&scratch->symbols, &scratch->symbol_capacity, scratch->symbol_count + 1, sizeof *scratch->symbols));
     int32_t place = (int32_t)scratch->symbol_count++;
     scratch->symbols[place] = (VlBpeSymbol){.id = id, .previous = place - 1, .next = -1};
     if (place > 0) scratch->symbols[place - 1].next = place;
     return VL_OK;
 }
 
-// One symbol per character; bytes where a character has no token and the model falls back to bytes; else the unknown token.
+// One symbol per character; bytes where a character has no token and the model falls back to bytes; else the unknown
+// token.
 static VlStatus split_characters(const VlBpe *bpe, const VlVocabulary *vocabulary, VlSpan word, VlBpeScratch *scratch) {
     bool unknown_waits = false;  // held back, so that the next one can fuse with it
     for (int64_t offset = 0, length; offset < word.length; offset += length) {
@@ -58,8 +60,10 @@ static VlStatus split_characters(const VlBpe *bpe, const VlVocabulary *vocabular
             if (unknown_waits && !bpe->fuse_unknown) VL_TRY(add_symbol(scratch, bpe->unknown));
             unknown_waits = true;
         } else {
-            return vl_error(VL_INVALID, "the character U+%04X is in no token, and the tokenizer has neither byte fallback nor "
-                            "an unknown token", (unsigned)code_point);
+            return vl_error(VL_INVALID,
+                            "the character U+%04X is in no token, and the tokenizer has neither byte fallback nor "
+                            "an unknown token",
+                            (unsigned)code_point);
         }
     }
     if (unknown_waits) VL_TRY(add_symbol(scratch, bpe->unknown));

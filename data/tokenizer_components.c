@@ -20,7 +20,8 @@ static VlStatus add_step(VlTextSteps *steps, const VlTextStep *step, const char 
 }
 
 // Calls `load` for a component, or for each one of a Sequence under `key`.
-typedef VlStatus (*VlLoadComponent)(VlTokenizer *tokenizer, const json_t *component, const char *type, const char *name);
+typedef VlStatus (*VlLoadComponent)(VlTokenizer *tokenizer, const json_t *component, const char *type,
+                                    const char *name);
 
 static VlStatus load_part(VlTokenizer *tokenizer, const json_t *component, const char *key, VlLoadComponent load,
                           const char *name) {
@@ -96,8 +97,7 @@ static VlStatus load_pretokenizer(VlTokenizer *tokenizer, const json_t *componen
 
 // ---- Post-processor --------------------------------------------------------
 
-static VlStatus add_special_ids(const json_t *component, const char *id, VlTokenIds *out,
-                                const char *name) {
+static VlStatus add_special_ids(const json_t *component, const char *id, VlTokenIds *out, const char *name) {
     const json_t *ids = json_object_get(json_object_get(json_object_get(component, "special_tokens"), id), "ids");
     if (!json_is_array(ids)) {
         return vl_error(VL_FORMAT, "%s: the post_processor names \"%.80s\", but not its ids", name, id);
@@ -113,7 +113,8 @@ static VlStatus add_special_ids(const json_t *component, const char *id, VlToken
     return VL_OK;
 }
 
-static VlStatus load_postprocessor(VlTokenizer *tokenizer, const json_t *component, const char *type, const char *name) {
+static VlStatus load_postprocessor(VlTokenizer *tokenizer, const json_t *component, const char *type,
+                                   const char *name) {
     if (!strcmp(type, "ByteLevel")) return VL_OK;  // it moves offsets, not ids
     if (strcmp(type, "TemplateProcessing")) return unsupported(name, "post_processor", type);
     const json_t *items = json_object_get(component, "single");

@@ -1,4 +1,5 @@
-// tokenizer_config.json: which tokens begin and end a text, the chat template, and tokens that the reference adds at load time.
+// tokenizer_config.json: which tokens begin and end a text, the chat template, and tokens that the reference adds at
+// load time.
 #include <stdlib.h>
 
 #include "base/files.h"
@@ -33,7 +34,8 @@ static VlStatus token_text(const json_t *value, const char *key, const char *nam
 // A token that the configuration names is searched for in texts even where tokenizer.json does not list it as added.
 static VlStatus name_token(VlTokenizer *tokenizer, const char *text, const char *key, const char *name, int32_t *id) {
     *id = vl_vocabulary_find(&tokenizer->vocabulary, vl_span_string(text));
-    if (*id < 0) return vl_error(VL_FORMAT, "%s: %s is \"%.80s\", which is no token of tokenizer.json", name, key, text);
+    if (*id < 0)
+        return vl_error(VL_FORMAT, "%s: %s is \"%.80s\", which is no token of tokenizer.json", name, key, text);
     if (tokenizer->vocabulary.tokens[*id].flags & VL_TOKEN_ADDED) return VL_OK;
     return vl_tokenizer_add_token(tokenizer, vl_span_string(text), *id, true, false, &(VlAddedToken){0}, name);
 }
@@ -54,7 +56,8 @@ static VlStatus load_added(VlTokenizer *tokenizer, const json_t *config, const c
         const char *content = "";
         char *end = NULL;
         int64_t id = strtoll(key, &end, 10);
-        if (!*key || *end) return vl_error(VL_FORMAT, "%s: added_tokens_decoder has the key \"%.80s\", which is no id", name, key);
+        if (!*key || *end)
+            return vl_error(VL_FORMAT, "%s: added_tokens_decoder has the key \"%.80s\", which is no id", name, key);
         VL_TRY(vl_json_get_string(entry, name, "content", true, &content));
         int32_t present = vl_vocabulary_find(&tokenizer->vocabulary, vl_span_string(content));
         if (present == id && (tokenizer->vocabulary.tokens[present].flags & VL_TOKEN_ADDED)) continue;
@@ -110,7 +113,8 @@ static VlStatus load_config(VlTokenizer *tokenizer, const json_t *config, const 
     const json_t *template = json_object_get(config, "chat_template");
     if (!template || json_is_null(template)) return VL_OK;
     if (!json_is_string(template)) {
-        return vl_error(VL_UNSUPPORTED, "%s: chat_template must be one text; lists of templates are not supported", name);
+        return vl_error(VL_UNSUPPORTED, "%s: chat_template must be one text; lists of templates are not supported",
+                        name);
     }
     return vl_duplicate_string(&tokenizer->chat_template, json_string_value(template));
 }
@@ -119,7 +123,8 @@ VlStatus vl_tokenizer_load_config(VlTokenizer *tokenizer, const char *path) {
     char *text;
     int64_t size;
     VL_TRY(vl_read_file(path, CONFIG_LIMIT, &text, &size));
-    // Integers as real numbers: model_max_length is often 10^30, which fits no integer. No integer of this file is needed.
+    // Integers as real numbers: model_max_length is often 10^30, which fits no integer. No integer of this file is
+    // needed.
     json_error_t problem;
     json_t *config = json_loadb(text, (size_t)size, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &problem);
     vl_free(text);

@@ -30,7 +30,8 @@ static void token_texts_free(TokenTexts *tokens) {
 
 static VlStatus replace(const VlTextStep *step, const TokenTexts *in, TokenTexts *out) {
     for (int64_t i = 0; i < in->count; i++) {
-        VL_TRY(vl_text_append_replaced(&out->bytes, token_at(in, i), vl_span_string(step->pattern), vl_span_string(step->text)));
+        VL_TRY(vl_text_append_replaced(&out->bytes, token_at(in, i), vl_span_string(step->pattern),
+                                       vl_span_string(step->text)));
         VL_TRY(end_token(out));
     }
     return VL_OK;
@@ -117,11 +118,13 @@ static VlStatus strip(const VlTextStep *step, const TokenTexts *in, TokenTexts *
     for (int64_t i = 0; i < in->count; i++) {
         VlSpan token = token_at(in, i);
         for (int64_t n = 0; n < step->start && token.length >= content.length &&
-                            !memcmp(token.data, content.data, (size_t)content.length); n++) {
+                            !memcmp(token.data, content.data, (size_t)content.length);
+             n++) {
             token = vl_span(token.data + content.length, token.length - content.length);
         }
         for (int64_t n = 0; n < step->stop && token.length >= content.length &&
-                            !memcmp(token.data + token.length - content.length, content.data, (size_t)content.length); n++) {
+                            !memcmp(token.data + token.length - content.length, content.data, (size_t)content.length);
+             n++) {
             token.length -= content.length;
         }
         VL_TRY(vl_text_append(&out->bytes, token));
@@ -132,28 +135,24 @@ static VlStatus strip(const VlTextStep *step, const TokenTexts *in, TokenTexts *
 
 static VlStatus apply(const VlTextStep *step, const TokenTexts *in, TokenTexts *out) {
     switch (step->kind) {
-    case VL_STEP_REPLACE:
-        return replace(step, in, out);
-    case VL_STEP_BYTE_LEVEL:
-        return byte_level(in, out);
-    case VL_STEP_BYTE_FALLBACK:
-        return byte_fallback(in, out);
-    case VL_STEP_FUSE:
-        VL_TRY(vl_text_append(&out->bytes, vl_text_span(&in->bytes)));
-        return end_token(out);
-    case VL_STEP_STRIP:
-        return strip(step, in, out);
-    default:
-        return vl_error(VL_INTERNAL, "step %d is no decoder", (int)step->kind);
+    case VL_STEP_REPLACE: return replace(step, in, out);
+    case VL_STEP_BYTE_LEVEL: return byte_level(in, out);
+    case VL_STEP_BYTE_FALLBACK: return byte_fallback(in, out);
+    case VL_STEP_FUSE: VL_TRY(vl_text_append(&out->bytes, vl_text_span(&in->bytes))); return end_token(out);
+    case VL_STEP_STRIP: return strip(step, in, out);
+    default: return vl_error(VL_INTERNAL, "step %d is no decoder", (int)step->kind);
     }
 }
 
-static VlStatus collect(const VlTokenizer *tokenizer, const int64_t *ids, int64_t count, bool skip_special, TokenTexts *tokens) {
+static VlStatus collect(const VlTokenizer *tokenizer, const int64_t *ids, int64_t count, bool skip_special,
+                        TokenTexts *tokens) {
     const VlVocabulary *vocabulary = &tokenizer->vocabulary;
     for (int64_t i = 0; i < count; i++) {
         if (ids[i] < 0 || ids[i] > UINT32_MAX) {
-            return vl_error(VL_INVALID, "the id %lld at position %lld is no token id; take modality ids and -100 out before "
-                            "decoding", (long long)ids[i], (long long)i);
+            return vl_error(VL_INVALID,
+                            "the id %lld at position %lld is no token id; take modality ids and -100 out before "
+                            "decoding",
+                            (long long)ids[i], (long long)i);
         }
         if (ids[i] >= vocabulary->count || !vocabulary->tokens[ids[i]].flags) continue;
         if (skip_special && (vocabulary->tokens[ids[i]].flags & VL_TOKEN_SPECIAL)) continue;
@@ -165,8 +164,9 @@ static VlStatus collect(const VlTokenizer *tokenizer, const int64_t *ids, int64_
 
 // The reference's clean_up_tokenization_spaces, pair by pair.
 static VlStatus clean_up(VlText *text) {
-    static const char *const pairs[][2] = {{" .", "."},   {" ?", "?"},   {" !", "!"},   {" ,", ","},     {" ' ", "'"},
-                                           {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+    static const char *const pairs[][2] = {{" .", "."},     {" ?", "?"},     {" !", "!"},   {" ,", ","},
+                                           {" ' ", "'"},    {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"},
+                                           {" 've", "'ve"}, {" 're", "'re"}};
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         VlText cleaned = {0};
         VlStatus status = vl_text_append_replaced(&cleaned, vl_text_span(text), vl_span_string(pairs[i][0]),
@@ -178,8 +178,8 @@ static VlStatus clean_up(VlText *text) {
     return VL_OK;
 }
 
-VlStatus vl_tokenizer_decode(const VlTokenizer *tokenizer, const int64_t *ids, int64_t count, bool skip_special, char **text,
-                             int64_t *length) {
+VlStatus vl_tokenizer_decode(const VlTokenizer *tokenizer, const int64_t *ids, int64_t count, bool skip_special,
+                             char **text, int64_t *length) {
     TokenTexts tokens = {0}, next = {0};
     VlStatus status;
     VL_TRY_GOTO(status, collect(tokenizer, ids, count, skip_special, &tokens), done);

@@ -19,10 +19,12 @@ static VlStatus refuse_unknown_keys(const json_t *object, const char *const *kno
 
 static VlStatus load_vocabulary(VlVocabulary *vocabulary, const json_t *model, const char *name) {
     json_t *vocab = json_object_get(model, "vocab"), *value;
-    if (!json_is_object(vocab)) return vl_error(VL_FORMAT, "%s: the model's \"vocab\" must be an object of tokens and ids", name);
+    if (!json_is_object(vocab))
+        return vl_error(VL_FORMAT, "%s: the model's \"vocab\" must be an object of tokens and ids", name);
     const char *key;
     json_object_foreach(vocab, key, value) {
-        if (!json_is_integer(value)) return vl_error(VL_FORMAT, "%s: the id of token \"%.80s\" is no integer", name, key);
+        if (!json_is_integer(value))
+            return vl_error(VL_FORMAT, "%s: the id of token \"%.80s\" is no integer", name, key);
         VL_TRY(vl_vocabulary_add(vocabulary, vl_span_string(key), json_integer_value(value), VL_TOKEN_MODEL, name));
     }
     return VL_OK;
@@ -97,15 +99,25 @@ static VlStatus load_byte_fallback(VlTokenizer *tokenizer, const char *name) {
 }
 
 static VlStatus load_model(VlTokenizer *tokenizer, const json_t *document, const char *name) {
-    static const char *const known[] = {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix",
-                                        "fuse_unk", "byte_fallback", "ignore_merges", "vocab", "merges", NULL};
+    static const char *const known[] = {"type",
+                                        "dropout",
+                                        "unk_token",
+                                        "continuing_subword_prefix",
+                                        "end_of_word_suffix",
+                                        "fuse_unk",
+                                        "byte_fallback",
+                                        "ignore_merges",
+                                        "vocab",
+                                        "merges",
+                                        NULL};
     const json_t *model = json_object_get(document, "model");
     const char *type = "", *unknown = NULL;
     double dropout = 0;
     bool byte_fallback = false;
     VlBpe *bpe = &tokenizer->bpe;
     VL_TRY_CONTEXT(vl_json_get_string(model, name, "type", true, &type), "the model of the tokenizer");
-    if (strcmp(type, "BPE")) return vl_error(VL_UNSUPPORTED, "%s: models of type \"%.80s\" are not supported, only BPE", name, type);
+    if (strcmp(type, "BPE"))
+        return vl_error(VL_UNSUPPORTED, "%s: models of type \"%.80s\" are not supported, only BPE", name, type);
     VL_TRY(refuse_unknown_keys(model, known, name));
     VL_TRY(vl_json_get_double(model, name, "dropout", false, &dropout));
     if (dropout != 0) return vl_error(VL_UNSUPPORTED, "%s: the model's dropout %g is not supported", name, dropout);
@@ -134,8 +146,8 @@ VlStatus vl_tokenizer_add_token(VlTokenizer *tokenizer, VlSpan text, int64_t id,
     uint32_t marks = VL_TOKEN_ADDED | (special ? VL_TOKEN_SPECIAL : 0);
     int32_t present = vl_vocabulary_find(vocabulary, text);
     if (present >= 0 && present != id) {
-        return vl_error(VL_FORMAT, "%s: the added token \"%.80s\" has the id %lld, but in the vocabulary it has %d", name,
-                        text.data, (long long)id, present);
+        return vl_error(VL_FORMAT, "%s: the added token \"%.80s\" has the id %lld, but in the vocabulary it has %d",
+                        name, text.data, (long long)id, present);
     }
     if (present >= 0 && (vocabulary->tokens[present].flags & VL_TOKEN_ADDED)) {
         return vl_error(VL_FORMAT, "%s: the token \"%.80s\" is added twice", name, text.data);
@@ -165,7 +177,8 @@ static VlStatus load_added_tokens(VlTokenizer *tokenizer, const json_t *document
     if (!json_is_array(list)) return vl_error(VL_FORMAT, "%s: \"added_tokens\" must be a list", name);
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *entry = json_array_get(list, i);
-        static const char *const known[] = {"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special", NULL};
+        static const char *const known[] = {"id",     "content",    "single_word", "lstrip",
+                                            "rstrip", "normalized", "special",     NULL};
         VlAddedToken flags = {0};
         const char *content = "";
         int64_t id = -1;
@@ -185,8 +198,8 @@ static VlStatus load_added_tokens(VlTokenizer *tokenizer, const json_t *document
 }
 
 static VlStatus load_json(VlTokenizer *tokenizer, const char *path) {
-    static const char *const known[] = {"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer",
-                                        "post_processor", "decoder", "model", NULL};
+    static const char *const known[] = {"version",       "truncation",     "padding", "added_tokens", "normalizer",
+                                        "pre_tokenizer", "post_processor", "decoder", "model",        NULL};
     json_t *document = NULL;
     VL_TRY(vl_json_load(path, FILE_LIMIT, &document));
     VlStatus status = VL_OK;

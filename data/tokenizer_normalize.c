@@ -16,17 +16,19 @@ static VlStatus decompose(VlSpan source, CodePoints *points) {
         offset += vl_utf8_decode(source, offset, &code_point);
         VL_TRY(vl_reserve(&points->values, &points->capacity, points->count + 16, sizeof *points->values));
         int boundary = UTF8PROC_BOUNDCLASS_START;
-        utf8proc_ssize_t added = utf8proc_decompose_char(code_point, points->values + points->count, 16,
-                                                         UTF8PROC_DECOMPOSE, &boundary);
+        utf8proc_ssize_t added =
+            utf8proc_decompose_char(code_point, points->values + points->count, 16, UTF8PROC_DECOMPOSE, &boundary);
         if (added < 0 || added > 16) {
-            return vl_error(VL_INTERNAL, "U+%04X cannot be decomposed: %s", (unsigned)code_point, utf8proc_errmsg(added));
+            return vl_error(VL_INTERNAL, "U+%04X cannot be decomposed: %s", (unsigned)code_point,
+                            utf8proc_errmsg(added));
         }
         points->count += added;
     }
     return VL_OK;
 }
 
-// Sorts one run of combining marks stably by combining class, by counting: quadratic sorts would let a hostile text hang us.
+// Sorts one run of combining marks stably by combining class, by counting: quadratic sorts would let a hostile text
+// hang us.
 static VlStatus sort_marks(utf8proc_int32_t *marks, int64_t count, CodePoints *spare) {
     int64_t starts[257] = {0};
     VL_TRY(vl_reserve(&spare->values, &spare->capacity, count, sizeof *spare->values));
@@ -83,15 +85,13 @@ done:
 
 static VlStatus apply(const VlTextStep *step, VlSpan source, VlText *out) {
     switch (step->kind) {
-    case VL_STEP_NFC:
-        return vl_text_append_nfc(out, source);
+    case VL_STEP_NFC: return vl_text_append_nfc(out, source);
     case VL_STEP_PREPEND:
         if (source.length > 0) VL_TRY(vl_text_append_string(out, step->text));
         return vl_text_append(out, source);
     case VL_STEP_REPLACE:
         return vl_text_append_replaced(out, source, vl_span_string(step->pattern), vl_span_string(step->text));
-    default:
-        return vl_error(VL_INTERNAL, "step %d is no normaliser", (int)step->kind);
+    default: return vl_error(VL_INTERNAL, "step %d is no normaliser", (int)step->kind);
     }
 }
 

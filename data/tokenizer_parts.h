@@ -10,10 +10,10 @@
 #include "data/tokenizer.h"
 
 enum {
-    VL_TOKEN_ID_LIMIT = 1 << 22,         // ids lie below it
-    VL_TOKEN_BYTES_LIMIT = 1 << 10,      // longest text of an added token
-    VL_TOKENIZER_TEXT_LIMIT = 1 << 30,   // longest text to encode, in bytes
-    VL_TOKENIZER_STEPS_LIMIT = 16,       // components in a sequence
+    VL_TOKEN_ID_LIMIT = 1 << 22,        // ids lie below it
+    VL_TOKEN_BYTES_LIMIT = 1 << 10,     // longest text of an added token
+    VL_TOKENIZER_TEXT_LIMIT = 1 << 30,  // longest text to encode, in bytes
+    VL_TOKENIZER_STEPS_LIMIT = 16,      // components in a sequence
 };
 
 // ---- Vocabulary: text <-> id -----------------------------------------------
@@ -52,7 +52,7 @@ typedef struct VlMerges {
     int64_t slot_count;
 } VlMerges;
 
-VlStatus vl_merges_create(VlMerges *merges, int64_t count);  // room for `count` pairs
+VlStatus vl_merges_create(VlMerges *merges, int64_t count);                                   // room for `count` pairs
 void vl_merges_set(VlMerges *merges, int32_t left, int32_t right, int32_t rank, int32_t id);  // the last one wins
 const VlMerge *vl_merges_find(const VlMerges *merges, int32_t left, int32_t right);           // NULL when absent
 void vl_merges_free(VlMerges *merges);
@@ -127,7 +127,7 @@ typedef enum VlTextStepKind {
     VL_STEP_BYTE_LEVEL,     // decoder: characters to the bytes they stand for
     VL_STEP_BYTE_FALLBACK,  // decoder: runs of <0xNN> to the characters they encode
     VL_STEP_FUSE,           // decoder: all tokens become one
-    VL_STEP_STRIP,          // decoder: up to `start` and `stop` copies of `text` (one character) off the ends of each token
+    VL_STEP_STRIP,  // decoder: up to `start` and `stop` copies of `text` (one character) off the ends of each token
 } VlTextStepKind;
 
 typedef struct VlTextStep {
@@ -157,16 +157,17 @@ typedef struct VlPretokenizerWalk {
     pcre2_match_data *match;
     pcre2_match_context *context;
     VlSpan text;
-    int64_t offset;                     // where the next word starts
-    int64_t match_begin, match_end;     // a match at or behind `offset` that was found already; begin -1: none
-    VlText word;                        // the word in byte-level characters
+    int64_t offset;                  // where the next word starts
+    int64_t match_begin, match_end;  // a match at or behind `offset` that was found already; begin -1: none
+    VlText word;                     // the word in byte-level characters
 } VlPretokenizerWalk;
 
 // Compiles the regular expression of a Split, after putting Unicode's white space for \s, whose meaning differs between
-// engines. Errors: VL_UNSUPPORTED for constructs that PCRE2 reads in another way than the reference's engine (Oniguruma).
+// engines. Errors: VL_UNSUPPORTED for constructs that PCRE2 reads in another way than the reference's engine
+// (Oniguruma).
 VlStatus vl_pretokenizer_compile(VlPretokenizer *pretokenizer, const char *pattern, const char *name);
-// Room for walks (vl_pretokenizer_walk_free), and the start of one over `text`. vl_pretokenizer_walk_next gives the words in
-// order; each lives until the next call; an empty one ends the walk.
+// Room for walks (vl_pretokenizer_walk_free), and the start of one over `text`. vl_pretokenizer_walk_next gives the
+// words in order; each lives until the next call; an empty one ends the walk.
 VlStatus vl_pretokenizer_walk_create(const VlPretokenizer *pretokenizer, VlPretokenizerWalk *walk);
 void vl_pretokenizer_walk_start(VlPretokenizerWalk *walk, VlSpan text);
 VlStatus vl_pretokenizer_walk_next(VlPretokenizerWalk *walk, VlSpan *word);
@@ -189,7 +190,8 @@ struct VlTokenizer {
     char *chat_template;
 };
 
-// tokenizer_load.c: tokenizer.json; tokenizer_components.c: the parts but the model; tokenizer_config.c: tokenizer_config.json.
+// tokenizer_load.c: tokenizer.json; tokenizer_components.c: the parts but the model; tokenizer_config.c:
+// tokenizer_config.json.
 VlStatus vl_tokenizer_load_components(VlTokenizer *tokenizer, const json_t *document, const char *name);
 VlStatus vl_tokenizer_load_config(VlTokenizer *tokenizer, const char *path);
 // Puts a token into the vocabulary (unless the model has it, under this id) and into the set that is searched for.

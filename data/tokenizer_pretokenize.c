@@ -6,7 +6,8 @@
 #define WHITE_SPACE "\\t-\\r \\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
 
 static VlStatus refuse(const char *name, const char *what, const char *pattern) {
-    return vl_error(VL_UNSUPPORTED, "%s: %s in the pre_tokenizer's pattern is not supported: %.200s", name, what, pattern);
+    return vl_error(VL_UNSUPPORTED, "%s: %s in the pre_tokenizer's pattern is not supported: %.200s", name, what,
+                    pattern);
 }
 
 // Copies one escape; `*from` stands behind its backslash.
@@ -94,7 +95,8 @@ static VlStatus find_match(VlPretokenizerWalk *walk) {
     PCRE2_SIZE length = (PCRE2_SIZE)walk->text.length, offset = (PCRE2_SIZE)walk->offset;
     int code = pcre2_match(pattern, subject, length, offset, PCRE2_NO_UTF_CHECK, walk->match, walk->context);
     if (code == PCRE2_ERROR_JIT_STACKLIMIT) {
-        code = pcre2_match(pattern, subject, length, offset, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, walk->match, walk->context);
+        code = pcre2_match(pattern, subject, length, offset, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, walk->match,
+                           walk->context);
     }
     if (code == PCRE2_ERROR_NOMATCH) {
         walk->match_begin = walk->match_end = walk->text.length;
@@ -108,7 +110,8 @@ static VlStatus find_match(VlPretokenizerWalk *walk) {
     }
     const PCRE2_SIZE *ends = pcre2_get_ovector_pointer(walk->match);
     if (ends[1] <= ends[0]) {
-        return vl_error(VL_FORMAT, "the tokenizer's pattern matches the empty string at byte %lld", (long long)walk->offset);
+        return vl_error(VL_FORMAT, "the tokenizer's pattern matches the empty string at byte %lld",
+                        (long long)walk->offset);
     }
     walk->match_begin = (int64_t)ends[0];
     walk->match_end = (int64_t)ends[1];
@@ -143,8 +146,8 @@ void vl_pretokenizer_walk_free(VlPretokenizerWalk *walk) {
 
 // ---- Byte-level characters -------------------------------------------------
 
-// The bytes that stand for themselves are 0x21-0x7e, 0xa1-0xac, 0xae-0xff. The 68 others follow from U+0100 on, in order:
-// 0x00-0x20 (33 of them), 0x7f-0xa0 (34), 0xad (1).
+// The bytes that stand for themselves are 0x21-0x7e, 0xa1-0xac, 0xae-0xff. The 68 others follow from U+0100 on, in
+// order: 0x00-0x20 (33 of them), 0x7f-0xa0 (34), 0xad (1).
 int32_t vl_byte_level_character(unsigned char byte) {
     if (byte <= 0x20) return 0x100 + byte;
     if (byte >= 0x7f && byte <= 0xa0) return 0x100 + 33 + (byte - 0x7f);

@@ -24,7 +24,8 @@ VlSpan vl_vocabulary_text(const VlVocabulary *vocabulary, int64_t id) {
 // The slot that holds `text`, or the free one where it belongs.
 static int64_t find_slot(const VlVocabulary *vocabulary, VlSpan text) {
     int64_t mask = vocabulary->slot_count - 1, slot = (int64_t)(hash_bytes(text) & (uint64_t)mask);
-    while (vocabulary->slots[slot] && !vl_span_equal(vl_vocabulary_text(vocabulary, vocabulary->slots[slot] - 1), text)) {
+    while (vocabulary->slots[slot] &&
+           !vl_span_equal(vl_vocabulary_text(vocabulary, vocabulary->slots[slot] - 1), text)) {
         slot = (slot + 1) & mask;
     }
     return slot;

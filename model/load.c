@@ -55,10 +55,11 @@ static VlStatus open_weights(VlSafetensors *set, const char *folder) {
     return VL_OK;
 }
 
-// Tensors that the reference's checkpoints may hold and that take no part.
-static bool known_unused(const Loader *loader, const char *name) {
-    if (strcmp(name, "lm_head.weight") == 0) return loader->config->decoder.tied;
-    return ends_with(name, ".rotary_emb.inv_freq") || ends_with(name, ".embeddings.position_ids");
+// Tensors that checkpoints may hold and that take no part; lm_head.weight comes here only if it is tied to the
+// embedding.
+static bool known_unused(const char *name) {
+    return strcmp(name, "lm_head.weight") == 0 || ends_with(name, ".rotary_emb.inv_freq") ||
+           ends_with(name, ".embeddings.position_ids");
 }
 
 static const VlSafetensorsEntry *find_entry(const Loader *loader, const VlParam *param, const VlSafetensors **set) {
@@ -86,7 +87,7 @@ static VlStatus check_left_over(Loader *loader) {
     for (int64_t i = 0; i < loader->main.count; i++) {
         const char *name = loader->main.entries[i].name;
         if (vl_params_find(loader->params, name)) continue;
-        if (!known_unused(loader, name)) {
+        if (!known_unused(name)) {
             return vl_error(VL_FORMAT, "%s: tensor %.200s belongs to no part of the model that config.json describes",
                             loader->config->folder, name);
         }
@@ -97,7 +98,7 @@ static VlStatus check_left_over(Loader *loader) {
         if (strncmp(loader->tower.entries[i].name, "vision_model.", 13) != 0) continue;
         snprintf(name, sizeof name, TOWER_PREFIX "%.400s", loader->tower.entries[i].name);
         if (vl_params_find(loader->params, name)) continue;
-        if (!known_unused(loader, name)) {
+        if (!known_unused(name)) {
             return vl_error(VL_FORMAT,
                             "%s: tensor %.200s belongs to no part of the tower that its config.json describes",
                             loader->config->vision_folder, loader->tower.entries[i].name);
