@@ -60,7 +60,7 @@ static VlStatus set_up(VlChat *chat, const VlChatOptions *options) {
     VL_TRY(vl_protocol_parse(&chat->rules.protocol, options->protocol));
     VL_TRY(vl_tokenizer_load(&chat->tokenizer, folder));
     VL_TRY(vl_prompt_family_load(&chat->rules.family, folder));
-    if (options->as_trained) chat->rules.family = VL_PROMPT_FAMILY_UNKNOWN;
+    if (options->as_trained) chat->rules.family = VL_PROMPT_FAMILY_QWEN;  // the family without a system text of its own
     return read_medium(chat, options);
 }
 

@@ -123,10 +123,11 @@ static VlStatus attach_medium(Packer *packer, VlPackJob *job) {
     return VL_OK;
 }
 
+// Starts on media, as many as may be in flight, and always on that of the oldest annotation.
 static VlStatus schedule(Packer *packer) {
-    while (packer->scheduled < packer->jobs && packer->media < packer->media_most) {
+    while (packer->scheduled < packer->jobs && (packer->media < packer->media_most || packer->scheduled == 0)) {
         VlPackJob *job = job_at(packer, packer->scheduled++);
-        if (job->key && !job->reason && !job->medium && vl_pack_table_find(&packer->table, job->key) < 0) {
+        if (job->key && !job->medium && vl_pack_table_find(&packer->table, job->key) < 0) {
             VL_TRY(attach_medium(packer, job));
         }
     }
@@ -360,8 +361,8 @@ static VlStatus run(Packer *packer) {
     }
     VL_TRY(skip_packed(packer));
     VL_TRY(vl_pool_open(&packer->pool, packer->options->threads));
-    packer->media_most = 2 * packer->options->threads + 1;
-    VL_TRY(VL_NEW(&packer->medium, packer->media_most));
+    packer->media_most = 2 * packer->options->threads;
+    VL_TRY(VL_NEW(&packer->medium, packer->media_most + 1));
     return pack_all(packer);
 }
 

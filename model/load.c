@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/log.h"
 #include "base/memory.h"
 #include "base/safetensors.h"
 
@@ -205,28 +204,6 @@ static VlStatus fill(Loader *loader) {
     return status == VL_OK ? VL_OK : vl_error_frame(status, __func__, __FILE__, __LINE__);
 }
 
-// One line per group with what no file had: by name, unless it is the whole group.
-static void log_missing(const Loader *loader, VlGroup group) {
-    char names[3072];
-    size_t used = 0;
-    int64_t unnamed = 0;
-    names[0] = 0;
-    for (int64_t i = 0; i < loader->params->count && loader->stored[group] > 0; i++) {
-        const VlParam *param = loader->params->rows[i];
-        if (param->group != group || param->optional || loader->found[i]) continue;
-        if (used + strlen(param->name) + 3 > sizeof names) {
-            unnamed++;
-            continue;
-        }
-        used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", used ? ", " : ": ", param->name);
-    }
-    char more[64] = "";
-    if (unnamed > 0) snprintf(more, sizeof more, " and %lld more", (long long)unnamed);
-    vl_log(VL_LOG_INFO, "%s: %s%lld parameters are in no file and were initialised from seed %llu%s%s",
-           vl_group_name(group), loader->stored[group] > 0 ? "" : "all ", (long long)loader->missing[group],
-           (unsigned long long)loader->seed, names, more);
-}
-
 static VlStatus load(Loader *loader, bool strict) {
     VL_TRY(VL_NEW(&loader->found, loader->params->count));
     VL_TRY(open_weights(&loader->main, loader->config->folder));
@@ -236,11 +213,7 @@ static VlStatus load(Loader *loader, bool strict) {
     VL_TRY(check_left_over(loader));
     VL_TRY(take_stock(loader));
     if (strict) VL_TRY(check_complete(loader));
-    VL_TRY(fill(loader));
-    for (int group = 0; group < VL_GROUP_COUNT; group++) {
-        if (loader->missing[group] > 0) log_missing(loader, (VlGroup)group);
-    }
-    return VL_OK;
+    return fill(loader);
 }
 
 VlStatus vl_model_load(VlContext *context, VlParams *params, const VlModelConfig *config, uint64_t seed, bool strict,

@@ -13,7 +13,7 @@ typedef struct VlLoadReport {
 
 // Values of all parameters (after vl_params_bind): from config->folder, the vision tower also from
 // config->vision_folder with names from `vision_model.` on, and what neither has from the parameter's own
-// initialisation under `seed`, said in one log line per group. A folder without any weights gives a model from scratch.
+// initialisation under `seed`; the report counts them. A folder without any weights gives a model from scratch.
 // `report` may be NULL. `strict`: a group of which some parameters are stored and others are not is an error, and so is
 // a language model or vision tower that is missing as a whole while other weights are stored (the connector may be
 // missing: it is trained first). Errors: VL_FORMAT naming the tensor (missing, of another shape with both shapes, or

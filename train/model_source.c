@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/random.h"
 #include "model/load.h"
@@ -123,8 +124,13 @@ VlStatus vl_model_source_load(const VlModelSource *source, VlContext *context, V
         VL_TRY(vl_checkpoint_verify(comm, source->checkpoint[i]));
     }
     VL_TRY(vl_model_load(context, vl_vlm_params(model), vl_vlm_config(model), (uint64_t)source->seed, true, &report));
-    for (int group = 0; complete && source->checkpoints == 0 && group < VL_GROUP_COUNT; group++) {
+    for (int group = 0; source->checkpoints == 0 && group < VL_GROUP_COUNT; group++) {
         if (report.initialised[group] == 0) continue;
+        if (!complete) {
+            vl_log(VL_LOG_INFO, "%s: %lld parameters are in no file, initialised from seed %lld",
+                   vl_group_name((VlGroup)group), (long long)report.initialised[group], (long long)source->seed);
+            continue;
+        }
         return vl_error(VL_FORMAT, "%s: %lld parameters of the %s are missing; the folder must hold the whole model",
                         source->folder, (long long)report.initialised[group], vl_group_name((VlGroup)group));
     }

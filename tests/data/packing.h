@@ -46,10 +46,11 @@ static inline void remove_folder(char *folder) {
     free(folder);
 }
 
+// The path lives for 255 further calls.
 static inline const char *in_folder(const char *folder, const char *name) {
-    static char paths[8][VL_PATH_MAX];
+    static char paths[256][VL_PATH_MAX];
     static int next;
-    char *path = paths[next++ % 8];
+    char *path = paths[next++ % 256];
     assert_ok(vl_path_join(path, folder, name));
     return path;
 }

@@ -324,12 +324,52 @@ static void test_no_needless_work(void **state) {
     vl_batch_free(&video);
 }
 
+// The whole way from nothing to gradients of one batch, for the n-th failing allocation.
+static VlStatus run_all(void) {
+    VlModelConfig config = tiny_config(false);
+    VlStatus status;
+    VlContext *context;
+    VlVlm *model = NULL;
+    VlBatch batch = {0};
+    VlVlmForward forward;
+    float losses[64];
+    VlSequence sequence = {8, tiny_text_ids, tiny_text_labels, 0, NULL};
+    VL_TRY(vl_context_create(&context, "cpu", 1));
+    VL_TRY_GOTO(status, vl_vlm_create(&model, context, &config, TINY_BOTH), done);
+    VL_TRY_GOTO(status, vl_params_bind(context, vl_vlm_params(model), VL_F32), done);
+    VL_TRY_GOTO(status, vl_batch_build(&batch, &config, 1, &sequence), done);
+    VL_TRY_GOTO(status, vl_vlm_prepare(model, &batch, true), done);
+    VL_TRY_GOTO(status, vl_vlm_forward(model, &batch, true, &forward), done);
+    status = vl_vlm_loss(model, &batch, &forward, true, 1, NULL, losses);
+    vl_vlm_release(model);
+done:
+    vl_batch_free(&batch);
+    vl_vlm_free(model);
+    vl_context_free(context);
+    return status;
+}
+
+static void test_faults(void **state) {
+    (void)state;
+    int64_t failures = 0;
+    for (;; failures++) {
+        assert_true(failures < 100000);
+        vl_fault_arm(failures);
+        VlStatus status = run_all();
+        vl_fault_arm(-1);
+        if (status == VL_OK) break;
+        if (!vl_error_text()[0]) fail_msg("failure %lld has no text", (long long)failures);
+    }
+    assert_true(failures > 100);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gradients),     cmocka_unit_test(test_gradients_tied_and_tower),
         cmocka_unit_test(test_packing),       cmocka_unit_test(test_frozen),
         cmocka_unit_test(test_announcements), cmocka_unit_test(test_hook_error),
         cmocka_unit_test(test_plan),          cmocka_unit_test(test_no_needless_work),
+        cmocka_unit_test(test_faults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
