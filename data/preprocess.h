@@ -30,7 +30,8 @@ typedef struct VlPreprocessConfig {
 // SigLIP) and image_size. Errors: VL_IO, VL_FORMAT, VL_UNSUPPORTED (another kind of resampling, say), naming the file.
 VlStatus vl_preprocess_load(VlPreprocessConfig *config, const char *model_folder);
 
-// What follows from a tower's model_type (clip_vision_model, siglip_vision_model) and image size alone. Errors: VL_UNSUPPORTED, VL_INVALID.
+// What follows from a tower's model_type (clip_vision_model, siglip_vision_model) and image size alone. Errors:
+// VL_UNSUPPORTED, VL_INVALID.
 VlStatus vl_preprocess_defaults(VlPreprocessConfig *config, const char *model_type, int64_t image_size);
 
 enum { VL_PREPROCESS_FINGERPRINT = 160 };

@@ -19,6 +19,8 @@ struct VlVlm {
     int64_t activations, scratch;  // marks where the last forward pass began
     int64_t *labelled;             // host: positions with a target, then their targets
     int64_t labelled_capacity;
+    VlContext *plan;  // of vl_vlm_prepare, made by its first call: a planning context,
+    VlVlm *planned;   // and the same model upon it
 };
 
 VlStatus vl_vlm_create(VlVlm **out, VlContext *context, const VlModelConfig *config, VlGroups trainable) {
@@ -45,6 +47,8 @@ failed:
 
 void vl_vlm_free(VlVlm *model) {
     if (!model) return;
+    vl_vlm_free(model->planned);
+    vl_context_free(model->plan);
     vl_decoder_free(&model->decoder);
     vl_connector_free(&model->connector);
     vl_vit_free(&model->vit);
@@ -243,19 +247,25 @@ static VlStatus bind_at_least(VlContext *context, VlArena *arena, int64_t size) 
     return vl_arena_bind(context, arena, arena->name, size);
 }
 
+static VlStatus make_planned(VlVlm *model) {
+    VL_TRY(vl_context_create(&model->plan, "plan", model->context->threads));
+    VL_TRY(vl_vlm_create(&model->planned, model->plan, &model->config, model->trainable));
+    return vl_params_bind(model->plan, &model->planned->params, model->params.dtype);
+}
+
 VlStatus vl_vlm_prepare(VlVlm *model, const VlBatch *batch, bool backward) {
-    VlStatus status;
-    VlContext *plan;
-    VlVlm *planned = NULL;
-    VL_TRY(vl_context_create(&plan, "plan", model->context->threads));
-    VL_TRY_GOTO(status, vl_vlm_create(&planned, plan, &model->config, model->trainable), done);
-    VL_TRY_GOTO(status, vl_params_bind(plan, &planned->params, model->params.dtype), done);
-    VL_TRY_GOTO(status, vl_vlm_plan(planned, batch, false), done);
-    if (backward) VL_TRY_GOTO(status, vl_vlm_plan(planned, batch, true), done);
-    VL_TRY_GOTO(status, bind_at_least(model->context, &model->context->activations, plan->activations.peak), done);
-    VL_TRY_GOTO(status, bind_at_least(model->context, &model->context->scratch, plan->scratch.peak), done);
-done:
-    vl_vlm_free(planned);
-    vl_context_free(plan);
-    return status;
+    if (!model->planned) {
+        VlStatus status = make_planned(model);
+        if (status != VL_OK) {
+            vl_vlm_free(model->planned);
+            vl_context_free(model->plan);
+            model->planned = NULL;
+            model->plan = NULL;
+            return vl_error_frame(status, __func__, __FILE__, __LINE__);
+        }
+    }
+    VL_TRY(vl_vlm_plan(model->planned, batch, false));
+    if (backward) VL_TRY(vl_vlm_plan(model->planned, batch, true));
+    VL_TRY(bind_at_least(model->context, &model->context->activations, model->plan->activations.peak));
+    return bind_at_least(model->context, &model->context->scratch, model->plan->scratch.peak);
 }

@@ -67,12 +67,14 @@ static int64_t count_pairs(int64_t queries, int64_t keys, bool causal) {
     return queries * (keys - queries) + queries * (queries + 1) / 2;
 }
 
-// Adds `products` products per pair to the FLOPs. Planning: one sequence of all rows.
+// Adds `products` products per pair to the FLOPs. Planning: the rows are spread evenly over the sequences.
 static VlStatus check_sequences(VlContext *context, VlTensor q, VlTensor k, VlTensor cu_q, VlTensor cu_k, bool causal,
                                 int64_t products) {
     int64_t sequences = cu_q.dim[0] - 1, pairs = 0;
     if (context->planning) {
-        pairs = count_pairs(q.dim[0], k.dim[0], causal);
+        for (int64_t s = 0; s < sequences; s++) {
+            pairs += count_pairs((q.dim[0] + s) / sequences, (k.dim[0] + s) / sequences, causal);
+        }
     } else {
         const int64_t *offsets_q = cu_q.data, *offsets_k = cu_k.data;
         vl_device_open(context);

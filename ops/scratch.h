@@ -9,7 +9,7 @@
 VlStatus vl_scratch_linear_cross_entropy(VlContext *context, VlTensor *logits, int64_t rows, int64_t vocabulary);
 
 // The tiles of attention: rows are the queries of a block times the query heads of one key/value head.
-enum { VL_TILE_ROWS = 8, VL_TILE_KEYS = 64 };
+enum { VL_TILE_ROWS = 16, VL_TILE_KEYS = 64 };
 typedef struct VlAttentionTiles {
     int64_t width;    // the head size, padded to a multiple of 16
     int64_t queries;  // of a block

@@ -9,97 +9,98 @@
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/vector_math.h"
 
-// A thread's part of the scratch.
+// A thread's part of the scratch. Scores stand with a key's in a row: they are k q^T, so that one transpose of q serves
+// all keys and sums over keys run down the columns.
 typedef struct Work {
-    float *q, *o;         // [rows,width]
-    float *k, *kt, *v;    // a block of keys: [KEYS,width], [width,KEYS], [KEYS,width]
-    float *scores;        // [TILE_ROWS,KEYS]
+    float *qt, *o;        // [width,rows], times the scale; [rows,width]
+    float *k, *v;         // a block of keys: [KEYS,width]
+    float *scores;        // [KEYS,rows]
     float *most, *total;  // per row: the running maximum and the sum of exp(score - maximum)
+    float *correction;    // per row: exp(old maximum - new one)
     int32_t *visible;     // per row: how many keys it sees
+    int64_t rows, width;  // as in VlAttentionTiles
 } Work;
 
 static Work divide_scratch(float *scratch, VlAttentionTiles tiles) {
-    int64_t tile = VL_TILE_KEYS * tiles.width;
-    Work work = {.q = scratch};
-    work.o = work.q + tiles.rows * tiles.width;
+    Work work = {.qt = scratch, .rows = tiles.rows, .width = tiles.width};
+    work.o = work.qt + tiles.rows * tiles.width;
     work.k = work.o + tiles.rows * tiles.width;
-    work.kt = work.k + tile;
-    work.v = work.kt + tile;
-    work.scores = work.v + tile;
-    work.most = work.scores + VL_TILE_ROWS * VL_TILE_KEYS;
+    work.v = work.k + VL_TILE_KEYS * tiles.width;
+    work.scores = work.v + VL_TILE_KEYS * tiles.width;
+    work.most = work.scores + VL_TILE_KEYS * tiles.rows;
     work.total = work.most + tiles.rows;
-    work.visible = (int32_t *)(void *)(work.total + tiles.rows);
+    work.correction = work.total + tiles.rows;
+    work.visible = (int32_t *)(void *)(work.correction + tiles.rows);
     return work;
 }
 
-// Scores become exp(score - maximum) over `seen` keys and 0 behind; o and total are brought to the new maximum.
-VL_VECTORISED static void soften_row(float *scores, int64_t seen, float *most, float *total, float *o, int64_t width) {
-    for (int64_t j = seen; j < VL_TILE_KEYS; j++) scores[j] = -INFINITY;
-    float top = *most;
-#pragma omp simd reduction(max : top)
-    for (int64_t j = 0; j < VL_TILE_KEYS; j++) top = scores[j] > top ? scores[j] : top;
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
+// Scores of `count` rows become exp(score - maximum), total is brought to the new maximum. A row that has seen no key
+// yet has the maximum -INFINITY; 0 in its place keeps its exponentials 0.
+VL_VECTORISED static void soften(float *scores, int64_t leading, float *most, float *total, float *correction,
+                                 int64_t count) {
+    for (int64_t r = 0; r < count; r++) correction[r] = most[r];
     for (int64_t j = 0; j < VL_TILE_KEYS; j++) {
-        scores[j] = vl_exp(scores[j] - top);
-        sum += scores[j];
-    }
-    float correction = vl_exp(*most - top);
-    *total = *total * correction + sum;
-    *most = top;
-    if (correction == 1.0f) return;
+        const float *row = scores + j * leading;
 #pragma omp simd
-    for (int64_t d = 0; d < width; d++) o[d] *= correction;
-}
-
-// The rows of one tile against the block of keys that starts at `key`.
-static void attend(const Work *work, int64_t row, int64_t key, int64_t width) {
-    vl_tile_multiply((VlTileProduct){.c = work->scores,
-                                     .c_leading = VL_TILE_KEYS,
-                                     .a = work->q + row * width,
-                                     .a_leading = width,
-                                     .b = work->kt,
-                                     .b_leading = VL_TILE_KEYS,
-                                     .rows = VL_TILE_ROWS,
-                                     .columns = VL_TILE_KEYS,
-                                     .depth = width});
-    for (int64_t r = 0; r < VL_TILE_ROWS; r++) {
-        int64_t seen = vl_minimum(work->visible[row + r] - key, VL_TILE_KEYS);
-        float *scores = work->scores + r * VL_TILE_KEYS;
-        if (seen > 0) {
-            soften_row(scores, seen, &work->most[row + r], &work->total[row + r], work->o + (row + r) * width, width);
-        } else {
-            memset(scores, 0, VL_TILE_KEYS * sizeof *scores);
+        for (int64_t r = 0; r < count; r++) most[r] = row[r] > most[r] ? row[r] : most[r];
+    }
+#pragma omp simd
+    for (int64_t r = 0; r < count; r++) {
+        float top = most[r] == -INFINITY ? 0.0f : most[r];
+        correction[r] = vl_exp(correction[r] - top);
+        total[r] *= correction[r];
+    }
+    for (int64_t j = 0; j < VL_TILE_KEYS; j++) {
+        float *row = scores + j * leading;
+#pragma omp simd
+        for (int64_t r = 0; r < count; r++) {
+            float top = most[r] == -INFINITY ? 0.0f : most[r];
+            row[r] = vl_exp_flushed(row[r] - top);
+            total[r] += row[r];
         }
     }
-    vl_tile_multiply((VlTileProduct){.c = work->o + row * width,
-                                     .c_leading = width,
-                                     .a = work->scores,
-                                     .a_leading = VL_TILE_KEYS,
+}
+
+VL_VECTORISED static void correct(float *o, const float *correction, int64_t count, int64_t width) {
+    for (int64_t r = 0; r < count; r++) {
+        if (correction[r] == 1.0f) continue;
+#pragma omp simd
+        for (int64_t d = 0; d < width; d++) o[r * width + d] *= correction[r];
+    }
+}
+
+// Rows from `first` on against the block of keys that starts at `key`.
+static void attend(const Work *work, const VlAttentionBlock *block, int64_t first, int64_t key) {
+    int64_t count = block->rows - first;
+    vl_tile_multiply((VlTileProduct){.c = work->scores + first,
+                                     .c_leading = work->rows,
+                                     .a = work->k,
+                                     .a_leading = work->width,
+                                     .b = work->qt + first,
+                                     .b_leading = work->rows,
+                                     .rows = VL_TILE_KEYS,
+                                     .columns = count,
+                                     .depth = work->width});
+    vl_attention_hide(work->scores, work->rows, block, work->visible, first, key);
+    soften(work->scores + first, work->rows, work->most + first, work->total + first, work->correction + first, count);
+    correct(work->o + first * work->width, work->correction + first, count, work->width);
+    vl_tile_multiply((VlTileProduct){.c = work->o + first * work->width,
+                                     .c_leading = work->width,
+                                     .a = work->scores + first,
+                                     .a_leading = work->rows,
+                                     .a_transposed = true,
                                      .b = work->v,
-                                     .b_leading = width,
-                                     .rows = VL_TILE_ROWS,
-                                     .columns = width,
+                                     .b_leading = work->width,
+                                     .rows = count,
+                                     .columns = work->width,
                                      .depth = VL_TILE_KEYS,
                                      .add = true});
 }
 
-static bool tile_sees(const int32_t *visible, int64_t row, int64_t key) {
-    for (int64_t r = 0; r < VL_TILE_ROWS; r++) {
-        if (visible[row + r] > key) return true;
-    }
-    return false;
-}
-
-static void load_keys(const Work *work, VlTensor k, VlTensor v, const VlAttention *attention,
-                      const VlAttentionBlock *block, int64_t key) {
+static void load_keys(float *to, VlTensor x, const VlAttention *attention, const VlAttentionBlock *block, int64_t key) {
     int64_t width = attention->tiles.width, count = vl_minimum(VL_TILE_KEYS, block->keys - key);
-    size_t padding = (size_t)((VL_TILE_KEYS - count) * width) * sizeof(float);
-    vl_tile_load(work->k, k, block->first_key + key, count, block->kv_head, attention);
-    memset(work->k + count * width, 0, padding);
-    vl_tile_transpose(work->kt, work->k, width);
-    vl_tile_load(work->v, v, block->first_key + key, count, block->kv_head, attention);
-    memset(work->v + count * width, 0, padding);
+    vl_tile_load(to, x, block->first_key + key, count, block->kv_head, attention);
+    memset(to + count * width, 0, (size_t)((VL_TILE_KEYS - count) * width) * sizeof *to);
 }
 
 static void finish_block(const Work *work, VlTensor o, VlTensor lse, const VlAttention *attention,
@@ -118,19 +119,19 @@ static void finish_block(const Work *work, VlTensor o, VlTensor lse, const VlAtt
 
 static void run_block(const Work *work, VlTensor o, VlTensor lse, VlTensor q, VlTensor k, VlTensor v,
                       const VlAttention *attention, const VlAttentionBlock *block) {
-    int64_t width = attention->tiles.width;
-    int64_t keys = vl_attention_visible(attention, block, work->visible);
-    vl_tile_load_block(work->q, q, attention->scale, attention, block);
-    memset(work->o, 0, (size_t)(block->rows * width) * sizeof *work->o);
+    int64_t keys = vl_attention_visible(attention, block, work->visible), first = 0;
+    vl_tile_load_block(work->o, q, attention->scale, attention, block);
+    vl_tile_transpose(work->qt, work->rows, work->o, block->rows, work->width);
+    memset(work->o, 0, (size_t)(block->rows * work->width) * sizeof *work->o);
     for (int64_t row = 0; row < block->rows; row++) {
         work->most[row] = -INFINITY;
         work->total[row] = 0;
     }
     for (int64_t key = 0; key < keys; key += VL_TILE_KEYS) {
-        load_keys(work, k, v, attention, block, key);
-        for (int64_t row = 0; row < block->rows; row += VL_TILE_ROWS) {
-            if (tile_sees(work->visible, row, key)) attend(work, row, key, width);
-        }
+        load_keys(work->k, k, attention, block, key);
+        load_keys(work->v, v, attention, block, key);
+        first = vl_attention_first_row(block, work->visible, first, key);
+        attend(work, block, first, key);
     }
     finish_block(work, o, lse, attention, block);
 }

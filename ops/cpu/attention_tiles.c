@@ -6,14 +6,14 @@
 #include "ops/cpu/blocks.h"
 #include "ops/cpu/vector_math.h"
 
-enum { LANES = 16 };
+enum { LANES = 16, MOST_HEIGHT = 8 };
 typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
 
 // c[height, 16 * vectors] in registers. height and vectors are constants where it is inlined.
 static inline __attribute__((always_inline)) void multiply_registers(const VlTileProduct *p, int64_t i, int64_t j,
                                                                      int64_t row_stride, int64_t step, const int height,
                                                                      const int vectors) {
-    Lanes sum[VL_TILE_ROWS][2];
+    Lanes sum[MOST_HEIGHT][2];
     float *c = p->c + i * p->c_leading + j;
     const float *a = p->a + i * row_stride, *b = p->b + j;
     int64_t c_leading = p->c_leading, b_leading = p->b_leading;
@@ -69,7 +69,7 @@ VL_VECTORISED static void multiply_narrow(const VlTileProduct *p) { multiply_til
 
 #if defined(__x86_64__)
 __attribute__((target("arch=x86-64-v4"))) static void multiply_wide(const VlTileProduct *p) {
-    multiply_tiles(p, VL_TILE_ROWS, 2);
+    multiply_tiles(p, MOST_HEIGHT, 2);
 }
 
 void vl_tile_multiply(VlTileProduct product) {
@@ -108,8 +108,22 @@ int64_t vl_attention_visible(const VlAttention *attention, const VlAttentionBloc
         if (keys > largest) largest = keys;
         for (int64_t h = 0; h < attention->group; h++) visible[row++] = (int32_t)keys;
     }
-    for (; row < block->rows; row++) visible[row] = 0;
+    for (; row < block->rows; row++) visible[row] = (int32_t)largest;
     return largest;
+}
+
+int64_t vl_attention_first_row(const VlAttentionBlock *block, const int32_t *visible, int64_t first, int64_t key) {
+    while (first < block->rows && visible[first + VL_TILE_ROWS - 1] <= key) first += VL_TILE_ROWS;
+    return first;
+}
+
+void vl_attention_hide(float *scores, int64_t leading, const VlAttentionBlock *block, const int32_t *visible,
+                       int64_t first, int64_t key) {
+    for (int64_t row = first; row < block->rows && visible[row] < key + VL_TILE_KEYS; row++) {
+        for (int64_t j = visible[row] > key ? visible[row] - key : 0; j < VL_TILE_KEYS; j++) {
+            scores[j * leading + row] = -INFINITY;
+        }
+    }
 }
 
 void vl_tile_load(float *to, VlTensor x, int64_t row, int64_t rows, int64_t head, const VlAttention *attention) {
@@ -163,9 +177,8 @@ void vl_tile_store_block(VlTensor x, float *from, float factor, const VlAttentio
     }
 }
 
-VL_VECTORISED void vl_tile_transpose(float *to, const float *from, int64_t width) {
-    for (int64_t d = 0; d < width; d++) {
-#pragma omp simd
-        for (int64_t j = 0; j < VL_TILE_KEYS; j++) to[d * VL_TILE_KEYS + j] = from[j * width + d];
+void vl_tile_transpose(float *to, int64_t leading, const float *from, int64_t rows, int64_t width) {
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t d = 0; d < width; d++) to[d * leading + r] = from[r * width + d];
     }
 }

@@ -4,7 +4,7 @@
 
 #include "ops/scratch.h"
 
-// c[rows,columns] = (c +) a[rows,depth] b[depth,columns]; rows a multiple of VL_TILE_ROWS, columns of 16. a_transposed:
+// c[rows,columns] = (c +) a[rows,depth] b[depth,columns]; rows a multiple of 8, columns of 16. a_transposed:
 // a is stored as [depth,rows]. Leading dimensions in floats.
 typedef struct VlTileProduct {
     float *c;
@@ -36,9 +36,14 @@ typedef struct VlAttentionBlock {
     int64_t rows;  // count * group, padded to VL_TILE_ROWS
 } VlAttentionBlock;
 
-// How many of the sequence's keys each row of the block sees, never decreasing but for the padding rows, which see
-// none. Returns the largest.
+// How many of the sequence's keys each row of the block sees, never decreasing; padding rows see what the last row
+// sees. Returns the largest.
 int64_t vl_attention_visible(const VlAttention *attention, const VlAttentionBlock *block, int32_t *visible);
+// The first tile of rows, from `first` on, of which some row sees the key.
+int64_t vl_attention_first_row(const VlAttentionBlock *block, const int32_t *visible, int64_t first, int64_t key);
+// scores[VL_TILE_KEYS,rows] of the keys from `key` on: -INFINITY where a row does not see a key, from row `first` on.
+void vl_attention_hide(float *scores, int64_t leading, const VlAttentionBlock *block, const int32_t *visible,
+                       int64_t first, int64_t key);
 
 // Rows [row, row + rows) of head `head` of x[T,heads*D], as f32 rows of `width` that are zero where D ends.
 void vl_tile_load(float *to, VlTensor x, int64_t row, int64_t rows, int64_t head, const VlAttention *attention);
@@ -49,7 +54,7 @@ void vl_tile_load_block(float *to, VlTensor x, float factor, const VlAttention *
                         const VlAttentionBlock *block);
 void vl_tile_store_block(VlTensor x, float *from, float factor, const VlAttention *attention,
                          const VlAttentionBlock *block);
-// to[width,VL_TILE_KEYS] from from[VL_TILE_KEYS,width].
-void vl_tile_transpose(float *to, const float *from, int64_t width);
+// to[width,leading] from from[rows,width].
+void vl_tile_transpose(float *to, int64_t leading, const float *from, int64_t rows, int64_t width);
 
 #endif

@@ -17,13 +17,13 @@ VL_VECTORISED static float largest(const float *row, int64_t count) {
 VL_VECTORISED static float sum_of_exponentials(const float *row, float most, int64_t count) {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < count; i++) sum += vl_exp(row[i] - most);
+    for (int64_t i = 0; i < count; i++) sum += vl_exp_flushed(row[i] - most);
     return sum;
 }
 
 VL_VECTORISED static void scaled_softmax(float *row, float lse, float scale, int64_t count) {
 #pragma omp simd
-    for (int64_t i = 0; i < count; i++) row[i] = scale * vl_exp(row[i] - lse);
+    for (int64_t i = 0; i < count; i++) row[i] = scale * vl_exp_flushed(row[i] - lse);
 }
 
 // The row as bf16 at its own start. In pieces through a buffer, because source and destination overlap.

@@ -45,6 +45,10 @@ static inline float vl_exp(float x) {
            vl_float_from_bits((uint32_t)(power - half + 127) << 23);
 }
 
+// e^x, but 0 below -64: for exponentials that are summed with larger ones. Denormal numbers, which are slow to multiply
+// on many processors, do not arise.
+static inline float vl_exp_flushed(float x) { return x < -64.0f ? 0.0f : vl_exp(x); }
+
 static inline float vl_sigmoid(float x) { return 1.0f / (1.0f + vl_exp(-x)); }
 
 #endif

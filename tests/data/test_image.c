@@ -141,6 +141,28 @@ static void same_size_is_the_same_picture(void **state) {
     vl_image_free(&copy);
 }
 
+// Of a picture twice as wide as high the middle is kept, of one twice as high as wide too.
+static void crop_is_in_the_middle(void **state) {
+    (void)state;
+    VlPreprocessConfig config = {
+        .by_shortest_side = true, .resize_height = 8, .resize_width = 8, .height = 8, .width = 8};
+    for (int turned = 0; turned < 2; turned++) {
+        VlImage image;
+        VlPreprocessor *preprocessor;
+        uint8_t levels[8 * 8 * 3];
+        must(vl_image_allocate(&image, turned ? 16 : 8, turned ? 8 : 16));
+        for (int64_t i = 0; i < 16 * 8; i++) {
+            int64_t along = turned ? i / 8 : i % 16;
+            memset(image.pixels + 3 * i, (int)(10 * along), 3);
+        }
+        must(vl_preprocessor_create(&preprocessor, &config, VL_ASPECT_NONE));
+        must(vl_preprocess_levels(preprocessor, &image, levels));
+        for (int i = 0; i < 64; i++) assert_int_equal(levels[3 * i], 10 * (4 + (turned ? i / 8 : i % 8)));
+        vl_preprocessor_free(preprocessor);
+        vl_image_free(&image);
+    }
+}
+
 static void put_tower(const char *folder, const char *tower, const char *preprocessor) {
     char path[VL_PATH_MAX], inner[VL_PATH_MAX];
     put_file(folder, "config.json", "{\"mm_vision_tower\":\"tower\"}", 27, path);
@@ -188,6 +210,6 @@ static void configurations(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(golden_cases), cmocka_unit_test(shortcuts_change_nothing),
                                        cmocka_unit_test(same_size_is_the_same_picture),
-                                       cmocka_unit_test(configurations)};
+                                       cmocka_unit_test(crop_is_in_the_middle), cmocka_unit_test(configurations)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

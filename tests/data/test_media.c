@@ -15,18 +15,18 @@ typedef struct Seen {
     uint8_t thumb[VL_MAX_FRAMES][THUMB][THUMB][3];
 } Seen;
 
-// The mean over a box of the picture, whose borders may cut pixels.
+// The first pixel whose middle lies behind the border in front of box t: a box has whole pixels only.
+static int64_t border(int64_t t, int64_t side) { return (2 * t * side + THUMB) / (2 * THUMB); }
+
 static double box_mean(const VlImage *image, int64_t ty, int64_t tx, int c) {
-    double top = (double)(ty * image->height) / THUMB, bottom = (double)((ty + 1) * image->height) / THUMB;
-    double left = (double)(tx * image->width) / THUMB, right = (double)((tx + 1) * image->width) / THUMB, sum = 0.0;
-    for (int64_t y = (int64_t)top; y < (int64_t)ceil(bottom); y++) {
-        double rows = fmin((double)y + 1.0, bottom) - fmax((double)y, top);
-        for (int64_t x = (int64_t)left; x < (int64_t)ceil(right); x++) {
-            double columns = fmin((double)x + 1.0, right) - fmax((double)x, left);
-            sum += rows * columns * image->pixels[(y * image->width + x) * 3 + c];
+    double sum = 0.0;
+    int64_t bottom = border(ty + 1, image->height), right = border(tx + 1, image->width), pixels = 0;
+    for (int64_t y = border(ty, image->height); y < bottom; y++) {
+        for (int64_t x = border(tx, image->width); x < right; x++, pixels++) {
+            sum += image->pixels[(y * image->width + x) * 3 + c];
         }
     }
-    return sum / ((bottom - top) * (right - left));
+    return sum / (double)pixels;
 }
 
 static VlStatus look(void *user, int64_t position, double seconds, const VlImage *frame) {

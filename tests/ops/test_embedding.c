@@ -95,6 +95,31 @@ static void test_order(void **state) {
     check_end(&check);
 }
 
+// Rows past 2^31 elements: memory that is not touched is not taken.
+static void test_far(void **state) {
+    (void)state;
+    enum { COLUMNS = 16 };
+    const int64_t words = (1LL << 31) / COLUMNS + 5, ids[] = {words - 2, 1, words - 2};
+    Check check;
+    check_begin(&check, 63, 2);
+    double *row = check_random(&check, COLUMNS, 1.0, VL_BF16), *dy = check_random(&check, 3 * COLUMNS, 1.0, VL_BF16);
+    VlTensor table = check_device(&check, VL_BF16, words, COLUMNS), index = check_upload_i64(&check, ids, 3);
+    VlTensor dtable = check_device(&check, VL_F32, words, COLUMNS), y = check_output(&check, VL_BF16, 3, COLUMNS);
+    check_load(&check, vl_rows(table, words - 2, 1), row);
+    check_ok(&check, vl_embedding_forward(check.context, y, table, index));
+    check_ok(&check,
+             vl_embedding_backward(check.context, dtable, check_upload(&check, dy, VL_BF16, 3, COLUMNS), index));
+    double *want = check_zeros(&check, 3 * COLUMNS), sum[COLUMNS];
+    for (int i = 0; i < COLUMNS; i++) {
+        want[i] = want[2 * COLUMNS + i] = row[i];
+        sum[i] = dy[i] + dy[2 * COLUMNS + i];
+    }
+    check_tensor(&check, "y", y, want, 0);
+    check_tensor(&check, "dtable", vl_rows(dtable, words - 2, 1), sum, 1e-6);
+    check_tensor(&check, "dtable", vl_rows(dtable, 1, 1), dy + COLUMNS, 0);
+    check_end(&check);
+}
+
 static void test_threads(void **state) {
     (void)state;
     static const int64_t shape[3] = {333, 65, 103};
@@ -140,6 +165,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_embedding_gradient),
         cmocka_unit_test(test_order),
+        cmocka_unit_test(test_far),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_refusals),
     };

@@ -108,6 +108,22 @@ static void test_order(void **state) {
     check_end(&check);
 }
 
+// Rows past 2^31 elements: memory that is not touched is not taken.
+static void test_far(void **state) {
+    (void)state;
+    enum { COLUMNS = 16 };
+    const int64_t rows = (1LL << 31) / COLUMNS + 5, index[] = {rows - 2, 1};
+    Check check;
+    check_begin(&check, 64, 2);
+    double *row = check_random(&check, 2 * COLUMNS, 1.0, VL_F32);
+    VlTensor x = check_device(&check, VL_F32, rows, COLUMNS), y = check_output(&check, VL_F32, 2, COLUMNS);
+    check_load(&check, vl_rows(x, rows - 2, 1), row);
+    check_load(&check, vl_rows(x, 1, 1), row + COLUMNS);
+    check_ok(&check, vl_gather_rows_forward(check.context, y, x, check_upload_i64(&check, index, 2)));
+    check_tensor(&check, "y", y, row, 0);
+    check_end(&check);
+}
+
 static void test_threads(void **state) {
     (void)state;
     static const int64_t shape[3] = {333, 65, 103};
@@ -169,6 +185,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gather_rows_gradient),
         cmocka_unit_test(test_order),
+        cmocka_unit_test(test_far),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_scratch),

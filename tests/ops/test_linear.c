@@ -62,9 +62,10 @@ static void run_forward(Check *check, const int64_t *shape, VlDtype dtype, VlDty
     Problem p = make_problem(check, m, n, k, dtype);
     VlTensor x = check_upload(check, p.x, dtype, m, k), w = check_upload(check, p.w, dtype, n, k);
     double *y0 = check_random(check, m * n, 1, output), *want = check_zeros(check, m * n), *naive;
+    double *biases[] = {check_zeros(check, n), p.b};
     for (int variant = 0; variant < 4; variant++) {
         bool add = variant & 1, bias = variant & 2;
-        if (!bias) p.b = check_zeros(check, n);
+        p.b = biases[bias];
         VlTensor b = bias ? check_upload(check, p.b, dtype, n) : VL_EMPTY;
         VlTensor y = add ? check_upload(check, y0, output, m, n) : check_output(check, output, m, n);
         multiply_f64(&p, want);
