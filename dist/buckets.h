@@ -1,6 +1,6 @@
-// Sums gradients over the ranks while backward is still running. The flat gradient range is cut into buckets; a bucket is sent as
-// soon as all of it, and of those behind it, is complete: buckets go from the last to the first, the direction of backward, on
-// every rank alike, also on one that has nothing to announce.
+// Sums gradients over the ranks while backward is still running. The flat gradient range is cut into buckets; a bucket
+// is sent as soon as all of it, and of those behind it, is complete: buckets go from the last to the first, the
+// direction of backward, on every rank alike, also on one that has nothing to announce.
 #ifndef VL_DIST_BUCKETS_H
 #define VL_DIST_BUCKETS_H
 

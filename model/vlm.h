@@ -21,8 +21,8 @@ const VlModelConfig *vl_vlm_config(const VlVlm *model);
 // far in context->activations.peak and context->scratch.peak, the FLOPs of this call in context->flops. `batch` needs
 // counts, cu_seqlens, visuals; arrays of values may be NULL. After vl_params_bind.
 VlStatus vl_vlm_plan(VlVlm *model, const VlBatch *batch, bool backward);
-// Plans `batch` on a planning context that the model keeps, and binds the arenas of the model's context to what it needs, unless
-// they are large enough already. Nothing may lie in them.
+// Plans `batch` on a planning context that the model keeps, and binds the arenas of the model's context to what it
+// needs, unless they are large enough already. Nothing may lie in them.
 VlStatus vl_vlm_prepare(VlVlm *model, const VlBatch *batch, bool backward);
 
 // Forward pass of a packed micro-batch. The tensors lie in context->activations until vl_vlm_release, which the caller

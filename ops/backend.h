@@ -16,9 +16,10 @@ struct VlBackend {
 extern const VlBackend vl_backend_cpu;
 extern const VlBackend vl_backend_plan;
 
-// The checks of each row: shapes and types against what ops_list.h says, and the FLOPs added to the context. One function per
-// public function, called before the backend's; the operation's name is put in front of its error by dispatch.c. A check that
-// reads device memory opens a window, and skips that part while planning. Helpers: ops/check.h.
+// The checks of each row: shapes and types against what ops_list.h says, and the FLOPs added to the context. One
+// function per public function, called before the backend's; the operation's name is put in front of its error by
+// dispatch.c. A check that reads device memory opens a window, and skips that part while planning. Helpers:
+// ops/check.h.
 #define OP(name, forward, forward_names, backward, backward_names) \
     VlStatus vl_check_##name##_forward forward;                    \
     VlStatus vl_check_##name##_backward backward;

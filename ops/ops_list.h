@@ -1,37 +1,40 @@
-// The one list of operations. It expands to the backends' function table, to the public functions with their checks (ops.h,
-// dispatch.c), and to the list that the tests walk.
+// The one list of operations. It expands to the backends' function table, to the public functions with their checks
+// (ops.h, dispatch.c), and to the list that the tests walk.
 //
 //   OP(name, FORWARD parameters, FORWARD names, BACKWARD parameters, BACKWARD names)
 //   OP_NO_GRADIENT(name, parameters, names, reason)
 //
 // Order of arguments: outputs, inputs, what forward saved, scalars. dX is the gradient of X.
-//   - Outputs and gradients of activations are written. A `mode` of VL_ADD adds to the first output instead (y in forward,
-//     dx in backward): that is how residuals are summed without an operation of their own.
+//   - Outputs and gradients of activations are written. A `mode` of VL_ADD adds to the first output instead (y in
+//     forward, dx in backward): that is how residuals are summed without an operation of their own.
 //   - Gradients of parameters (weights, biases, tables) are f32 and always added to.
 //   - An empty view (VL_EMPTY) for a gradient means "not wanted"; for a bias "absent".
-//   - Activations and weights are f32 or bf16, of one type within a call; statistics, losses and tables are f32; sums are f32.
+//   - Activations and weights are f32 or bf16, of one type within a call; statistics, losses and tables are f32; sums
+//     are f32.
 //   - Index tensors are i64 device tensors; an index out of range is an error on backends that can see it.
 //   - No output overlaps an input, except where the row says "in place".
 // Reductions have a fixed order that does not depend on the number of threads.
 //
-// Letters: T tokens, D head size, Q query heads, G key/value heads, N frames, C channels, V vocabulary, M rows, K, N columns.
+// Letters: T tokens, D head size, Q query heads, G key/value heads, N frames, C channels, V vocabulary, M rows, K, N
+// columns.
 
-// y[M,N] (+)= x[M,K] w[N,K]^T + b[N].  dx (+)= dy w; dw += dy^T x; db += column sums of dy. y may be f32 with bf16 inputs.
+// y[M,N] (+)= x[M,K] w[N,K]^T + b[N].  dx (+)= dy w; dw += dy^T x; db += column sums of dy. y may be f32 with bf16
+// inputs.
 OP(linear,
    (VlContext *context, VlTensor y, VlTensor x, VlTensor w, VlTensor b, VlMode mode), (context, y, x, w, b, mode),
    (VlContext *context, VlTensor dx, VlTensor dw, VlTensor db, VlTensor dy, VlTensor x, VlTensor w, VlMode mode),
    (context, dx, dw, db, dy, x, w, mode))
 
-// Packed attention: o[Tq,Q*D], lse[Q,Tq] f32 (natural log of the softmax denominator) from q[Tq,Q*D], k[Tk,G*D], v[Tk,G*D].
-// Sequence s has queries cu_q[s]..cu_q[s+1] and keys cu_k[s]..cu_k[s+1] (i64 [B+1]). Scale 1/sqrt(D). Causal: the last query
-// sees the last key, the one before it one key less, ... Query head i reads key head i / (Q/G). lse may be empty when no
-// backward follows.
+// Packed attention: o[Tq,Q*D], lse[Q,Tq] f32 (natural log of the softmax denominator) from q[Tq,Q*D], k[Tk,G*D],
+// v[Tk,G*D]. Sequence s has queries cu_q[s]..cu_q[s+1] and keys cu_k[s]..cu_k[s+1] (i64 [B+1]). Scale 1/sqrt(D).
+// Causal: the last query sees the last key, the one before it one key less, ... Query head i reads key head i / (Q/G).
+// lse may be empty when no backward follows.
 OP(attention,
    (VlContext *context, VlTensor o, VlTensor lse, VlTensor q, VlTensor k, VlTensor v, VlTensor cu_q, VlTensor cu_k,
     int64_t heads, int64_t kv_heads, bool causal),
    (context, o, lse, q, k, v, cu_q, cu_k, heads, kv_heads, causal),
-   (VlContext *context, VlTensor dq, VlTensor dk, VlTensor dv, VlTensor d_o, VlTensor q, VlTensor k, VlTensor v, VlTensor o,
-    VlTensor lse, VlTensor cu_q, VlTensor cu_k, int64_t heads, int64_t kv_heads, bool causal),
+   (VlContext *context, VlTensor dq, VlTensor dk, VlTensor dv, VlTensor d_o, VlTensor q, VlTensor k, VlTensor v,
+    VlTensor o, VlTensor lse, VlTensor cu_q, VlTensor cu_k, int64_t heads, int64_t kv_heads, bool causal),
    (context, dq, dk, dv, d_o, q, k, v, o, lse, cu_q, cu_k, heads, kv_heads, causal))
 
 // y = x * rstd * w with rstd[M] = 1/sqrt(mean(x^2) + eps), over rows of x[M,C].
@@ -53,7 +56,8 @@ OP_NO_GRADIENT(rotary_table,
    (VlContext *context, VlTensor table, VlTensor positions, double theta), (context, table, positions, theta),
    "depends on no parameter")
 
-// Rotates the pairs (i, i + D/2) of every head of x[T,heads*D] by the angles of table[T,D]. In place allowed (y is x, dx is dy).
+// Rotates the pairs (i, i + D/2) of every head of x[T,heads*D] by the angles of table[T,D]. In place allowed (y is x,
+// dx is dy).
 OP(rotary,
    (VlContext *context, VlTensor y, VlTensor x, VlTensor table, int64_t heads), (context, y, x, table, heads),
    (VlContext *context, VlTensor dx, VlTensor dy, VlTensor table, int64_t heads), (context, dx, dy, table, heads))
@@ -85,14 +89,16 @@ OP(depthwise3x3,
    (VlContext *context, VlTensor y, VlTensor x, VlTensor w), (context, y, x, w),
    (VlContext *context, VlTensor dx, VlTensor dw, VlTensor dy, VlTensor x, VlTensor w), (context, dx, dw, dy, x, w))
 
-// columns[N*(h/p)*(w/p), 3*p*p] from pixels[N,3,h,w] f32: the patches of a convolution with kernel = stride = p; rows and columns
-// of pixels that fill no patch are left out. Order within a row: channel, row, column (a Conv2d weight's own).
+// columns[N*(h/p)*(w/p), 3*p*p] from pixels[N,3,h,w] f32: the patches of a convolution with kernel = stride = p; rows
+// and columns of pixels that fill no patch are left out. Order within a row: channel, row, column (a Conv2d weight's
+// own).
 OP_NO_GRADIENT(patches,
    (VlContext *context, VlTensor columns, VlTensor pixels, int64_t patch), (context, columns, pixels, patch),
    "pixels are data")
 
-// columns[N*t'*h'*w', C*kt*kh*kw] from x[N,T,H,W,C]: the blocks of a 3-d convolution with stride = kernel and `padding` zeros on
-// each side of all three axes; n' = floor((n + 2*padding - k) / k) + 1. Order within a row: channel, t, h, w (a Conv3d weight's).
+// columns[N*t'*h'*w', C*kt*kh*kw] from x[N,T,H,W,C]: the blocks of a 3-d convolution with stride = kernel and `padding`
+// zeros on each side of all three axes; n' = floor((n + 2*padding - k) / k) + 1. Order within a row: channel, t, h, w
+// (a Conv3d weight's).
 OP(unfold3d,
    (VlContext *context, VlTensor columns, VlTensor x, int64_t kt, int64_t kh, int64_t kw, int64_t padding),
    (context, columns, x, kt, kh, kw, padding),
@@ -116,7 +122,8 @@ OP(embedding,
    (VlContext *context, VlTensor y, VlTensor table, VlTensor ids), (context, y, table, ids),
    (VlContext *context, VlTensor dtable, VlTensor dy, VlTensor ids), (context, dtable, dy, ids))
 
-// y[M,C] = x[N,C] at index[M]; an index may repeat.  dx = sum of dy over the places it went to, zero where it went nowhere.
+// y[M,C] = x[N,C] at index[M]; an index may repeat.  dx = sum of dy over the places it went to, zero where it went
+// nowhere.
 OP(gather_rows,
    (VlContext *context, VlTensor y, VlTensor x, VlTensor index), (context, y, x, index),
    (VlContext *context, VlTensor dx, VlTensor dy, VlTensor index), (context, dx, dy, index))
@@ -128,10 +135,11 @@ OP(splice,
    (VlContext *context, VlTensor dtext, VlTensor dmedia, VlTensor dy, VlTensor source),
    (context, dtext, dmedia, dy, source))
 
-// Head and loss in one pass over row blocks; the logits matrix x w^T never exists. losses[M] f32 = logsumexp(x w^T) - (x w^T)[target];
-// dx = scale * dlosses/dx; dw += scale * dlosses/dw. x[M,C], w[V,C], targets[M] i64.
+// Head and loss in one pass over row blocks; the logits matrix x w^T never exists. losses[M] f32 = logsumexp(x w^T) -
+// (x w^T)[target]; dx = scale * dlosses/dx; dw += scale * dlosses/dw. x[M,C], w[V,C], targets[M] i64.
 OP_NO_GRADIENT(linear_cross_entropy,
-   (VlContext *context, VlTensor losses, VlTensor dx, VlTensor dw, VlTensor x, VlTensor w, VlTensor targets, float scale),
+   (VlContext *context, VlTensor losses, VlTensor dx, VlTensor dw, VlTensor x, VlTensor w, VlTensor targets,
+    float scale),
    (context, losses, dx, dw, x, w, targets, scale),
    "the forward pass gives the gradients itself")
 
@@ -155,9 +163,9 @@ OP_NO_GRADIENT(square_sum,
    (VlContext *context, VlTensor sum, VlTensor x), (context, sum, x),
    "used on gradients only")
 
-// AdamW on a flat range (Loshchilov & Hutter, "Decoupled weight decay regularization", 2019; arithmetic as torch.optim.AdamW).
-// master[n] f32, moment1[n], moment2[n] f32, gradient[n] f32 (multiplied by settings.gradient_scale first). weight[n] bf16 receives the
-// rounded master; weight is empty when the master is the weight.
+// AdamW on a flat range (Loshchilov & Hutter, "Decoupled weight decay regularization", 2019; arithmetic as
+// torch.optim.AdamW). master[n] f32, moment1[n], moment2[n] f32, gradient[n] f32 (multiplied by settings.gradient_scale
+// first). weight[n] bf16 receives the rounded master; weight is empty when the master is the weight.
 OP_NO_GRADIENT(adamw,
    (VlContext *context, VlTensor weight, VlTensor master, VlTensor moment1, VlTensor moment2, VlTensor gradient,
     VlAdamW settings),
