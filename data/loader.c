@@ -293,6 +293,8 @@ VlStatus vl_loader_open(VlLoader **out, const VlLoaderOptions *options) {
     VL_TRY_GOTO(status, vl_pool_open(&loader->pool, options->threads), failed);
     VL_TRY_GOTO(status, make_buffers(loader), failed);
     VL_TRY_GOTO(status, open_sources(loader), failed);
+    loader->options.source = NULL;  // the caller's, as the names in it: needed no longer
+    loader->options.preprocessing = loader->options.mix = NULL;
     *out = loader;
     return VL_OK;
 failed:

@@ -14,7 +14,10 @@
 #include "data/pack_worker.h"
 #include "data/template.h"
 
-enum { JOBS_MOST = 256 };  // annotations read ahead
+enum {
+    JOBS_MOST = 256,             // annotations read ahead
+    SHARD_SAMPLES_MOST = 65536,  // bounds a shard's tables where samples are short texts
+};
 
 typedef struct Packer {
     const VlPackOptions *options;
@@ -222,8 +225,10 @@ static VlStatus finish_oldest(Packer *packer) {
     packer->jobs--;
     packer->scheduled--;
     packer->report->annotations++;
-    if (packer->writer && vl_shard_writer_bytes(packer->writer) >= packer->shard_bytes) return close_shard(packer);
-    return VL_OK;
+    if (!packer->writer) return VL_OK;
+    bool full = vl_shard_writer_bytes(packer->writer) >= packer->shard_bytes ||
+                vl_shard_writer_samples(packer->writer) >= SHARD_SAMPLES_MOST;
+    return full ? close_shard(packer) : VL_OK;
 }
 
 static VlStatus pack_all(Packer *packer) {

@@ -41,7 +41,7 @@ typedef struct VlPackOptions {
     VlProtocol protocol;
     int64_t num_frames;    // of a video
     int64_t threads;       // at least 1
-    int64_t shard_bytes;   // uncompressed bytes after which a shard is closed; 0: 256 MiB
+    int64_t shard_bytes;   // uncompressed bytes after which a shard is closed, as with 65,536 samples; 0: 256 MiB
     int64_t bad_samples;   // more bad samples than this end the run
     int64_t bad_in_a_row;  // the same, one after the other
     void (*progress)(void *user, const VlPackReport *report);  // from the calling thread, often; NULL: none

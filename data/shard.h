@@ -1,9 +1,8 @@
 // Shards: HDF5 files of packed samples that h5py with hdf5plugin reads, and that the loader reads past HDF5.
 //
-//   /bytes   u8 [n], chunked, each chunk one zstd frame (registered filter 32015). It holds records one behind the
-//   other:
-//            a text record is JSON in UTF-8, {"id","kind","modal","conversations":[{"from","value"},..]};
-//            a media record is u8 [frames,height,width,3], RGB after the image preprocessor's resize and crop and
+//   /bytes   u8 [n], chunked, each chunk one zstd frame (registered filter 32015): records one behind the other.
+//            A text record is JSON in UTF-8, {"id","kind","modal","conversations":[{"from","value"},..]}.
+//            A media record is u8 [frames,height,width,3], RGB after the image preprocessor's resize and crop and
 //            before its normalisation, each byte less the byte three before it (modulo 256; the first three as they
 //            are), which takes a third off the compressed size: numpy.add.accumulate(record.reshape(-1, 3), axis=0,
 //            dtype='u1') restores it. Samples that show the same file share one media record.
@@ -12,8 +11,7 @@
 //   /chunks  one row per chunk of /bytes, fields as in VlShardChunk: where in this file it lies
 //   /ids     the samples' ids as strings (cut to 255 bytes; the text records hold them whole)
 //   attributes of /: format, format_version, preprocessing, height, width, num_frames, chunk_bytes, bytes, samples,
-//   media,
-//            crc32c (of the values before it and of the tables index, media and chunks), complete
+//            media, crc32c (of the values before it and of the tables index, media and chunks), complete
 // All integers are little-endian. A file under its final name is complete: it is written under a temporary one. Behind
 // the end of the HDF5 file stands a trailer (data/shard_format.h) that names the tables' places, so that reading needs
 // no HDF5: its library trusts what damaged files say, and works under one global lock.

@@ -1,5 +1,4 @@
-// What the writer and the reader of shards share: names, types and the zstd filter in HDF5. Only shard files include
-// this.
+// The shard writer's part of HDF5: types, and the zstd filter. Nothing else includes this.
 #ifndef VL_DATA_SHARD_HDF5_H
 #define VL_DATA_SHARD_HDF5_H
 

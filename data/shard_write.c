@@ -306,6 +306,19 @@ static VlStatus write_attributes(VlShardWriter *writer) {
     return write_integer(writer, "complete", 1);
 }
 
+// The ids as strings of the longest one's size.
+static VlStatus write_ids(VlShardWriter *writer) {
+    int64_t count = writer->header.samples, longest = 1, address;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t length = (int64_t)strlen(writer->ids + i * (VL_SHARD_ID_MAX + 1));
+        if (length > longest) longest = length;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        memmove(writer->ids + i * longest, writer->ids + i * (VL_SHARD_ID_MAX + 1), (size_t)longest);
+    }
+    return write_table(writer, "ids", string_type((size_t)longest), count, writer->ids, &address);
+}
+
 static VlStatus write_tables(VlShardWriter *writer) {
     const VlShardHeader *header = &writer->header;
     int64_t count = vl_shard_chunks(header);
@@ -323,7 +336,6 @@ static VlStatus write_tables(VlShardWriter *writer) {
         chunks[i] = (VlShardChunk){(int64_t)address, (int64_t)stored};
     }
     VlShardTrailer *trailer = &writer->trailer;
-    int64_t ids_address;
     *trailer = (VlShardTrailer){.version = VL_SHARD_VERSION, .header = *header};
     memcpy(trailer->magic, VL_SHARD_MAGIC, sizeof trailer->magic);
     trailer->table_crc32c = vl_shard_table_checksum(header, writer->rows, writer->media, chunks);
@@ -337,9 +349,7 @@ static VlStatus write_tables(VlShardWriter *writer) {
         done);
     VL_TRY_GOTO(status, write_table(writer, "chunks", vl_shard_chunk_type(), count, chunks, &trailer->chunks_address),
                 done);
-    VL_TRY_GOTO(
-        status,
-        write_table(writer, "ids", string_type(VL_SHARD_ID_MAX + 1), header->samples, writer->ids, &ids_address), done);
+    VL_TRY_GOTO(status, write_ids(writer), done);
     VL_TRY_GOTO(status, write_attributes(writer), done);
     trailer->crc32c = vl_shard_trailer_checksum(trailer);
 done:

@@ -10,7 +10,13 @@
 #include "data/media_write.h"
 #include "data/world_parts.h"
 
-enum { SOUND_SAMPLES = VL_WORLD_RATE * VL_WORLD_FRAMES / VL_WORLD_FPS, MOST = 10000000, NAME = 64, LISTS = 6 };
+enum {
+    SOUND_SAMPLES = VL_WORLD_RATE * VL_WORLD_FRAMES / VL_WORLD_FPS,
+    MOST = 10000000,
+    NAME = 64,
+    LISTS = 6,
+    TEXT_EVERY = 8
+};
 
 static const char *const list_names[LISTS] = {"warmup.json",  "pretrain.json", "finetune.json",
                                               "heldout.json", "audio.json",    "audiovisual.json"};
@@ -95,8 +101,8 @@ static VlStatus add_picture(World *world, int64_t number) {
     vl_world_scene_make(&scene, (uint64_t)world->options->seed, VL_WORLD_TRAIN, VL_WORLD_STILL, number);
     snprintf(name, sizeof name, "image-%06" PRId64, number);
     VL_TRY(order_media(world, &scene, name, media));
-    VL_TRY(add(world, WARMUP, vl_world_sample_questions(&scene, name, media, &random)));
-    VL_TRY(add(world, FINETUNE, vl_world_sample_questions(&scene, name, media, &random)));
+    VL_TRY(add(world, WARMUP, vl_world_sample_questions(&scene, name, media, true, &random)));
+    VL_TRY(add(world, FINETUNE, vl_world_sample_questions(&scene, name, media, false, &random)));
     return number % 2 ? VL_OK : add(world, PRETRAIN, vl_world_sample_caption(&scene, name, media));
 }
 
@@ -111,6 +117,19 @@ static VlStatus add_twins(World *world, const VlWorldScene *scene, const char *i
     return add(world, AUDIOVISUAL, vl_world_sample_audiovisual(&other, name, other_media));
 }
 
+// Text alone: sentences, and questions without their medium, so that a model which sees nothing guesses.
+static VlStatus add_texts(World *world, int64_t number) {
+    VlWorldScene scene;
+    char name[NAME];
+    VlRandom random = text_random(world, UINT64_MAX - (uint64_t)number);
+    uint64_t seed = (uint64_t)world->options->seed ^ vl_hash_string("scenes of texts");
+    vl_world_scene_make(&scene, seed, VL_WORLD_TRAIN, (VlWorldMotion)(number % VL_WORLD_MOTIONS), number);
+    snprintf(name, sizeof name, "text-%06" PRId64, number);
+    VL_TRY(add(world, WARMUP, vl_world_sample_text(name, &scene, &random)));
+    VL_TRY(add(world, WARMUP, vl_world_sample_questions(&scene, name, NULL, false, &random)));
+    return add(world, FINETUNE, vl_world_sample_questions(&scene, name, NULL, false, &random));
+}
+
 // Motions take turns; the numbers within each motion run on, for the balance of its answers.
 static VlStatus add_clip(World *world, int64_t number) {
     static const VlWorldMotion turns[] = {VL_WORLD_GLIDE, VL_WORLD_PACE, VL_WORLD_BOUNCE, VL_WORLD_ORDER};
@@ -121,13 +140,10 @@ static VlStatus add_clip(World *world, int64_t number) {
     snprintf(name, sizeof name, "clip-%06" PRId64, number);
     VL_TRY(order_media(world, &scene, name, media));
     VL_TRY(add(world, PRETRAIN, vl_world_sample_caption(&scene, name, media)));
-    VL_TRY(add(world, FINETUNE, vl_world_sample_questions(&scene, name, media, &random)));
+    VL_TRY(add(world, FINETUNE, vl_world_sample_questions(&scene, name, media, false, &random)));
     VL_TRY(add(world, AUDIO, vl_world_sample_sound(&scene, name, media, number / 4)));
-    if (scene.motion == VL_WORLD_ORDER && number % 2) VL_TRY(add_twins(world, &scene, name, media, number));
-    if (number % 4 != 0) return VL_OK;
-    snprintf(name, sizeof name, "text-%06" PRId64, number / 4);
-    vl_world_scene_make(&scene, (uint64_t)world->options->seed, VL_WORLD_TRAIN, turns[number / 4 % 4], number);
-    return add(world, WARMUP, vl_world_sample_text(name, &scene, &random));
+    if (scene.motion == VL_WORLD_ORDER && number % 8 == 3) VL_TRY(add_twins(world, &scene, name, media, number));
+    return number % TEXT_EVERY ? VL_OK : add_texts(world, number / TEXT_EVERY);
 }
 
 static VlStatus add_heldout(World *world, int64_t number) {
@@ -137,10 +153,10 @@ static VlStatus add_heldout(World *world, int64_t number) {
     char name[NAME], media[NAME];
     int64_t scene_number = nth;
     if (question == VL_WORLD_ASK_COUNT) {
-        scene_number = 12 * nth + nth % VL_WORLD_THINGS;
+        scene_number = 9 * nth + nth % VL_WORLD_THINGS;
     } else if (vl_world_question_motion(question) == VL_WORLD_STILL) {
         int64_t attribute = question == VL_WORLD_ASK_COLOUR ? 0 : question == VL_WORLD_ASK_SHAPE ? 1 : 2;
-        scene_number = 12 * nth + 4 * attribute + (nth + nth / VL_WORLD_COLOURS) % VL_WORLD_THINGS;
+        scene_number = 9 * nth + 3 * attribute + (nth + nth / VL_WORLD_COLOURS) % VL_WORLD_THINGS;
     }
     vl_world_scene_make(&scene, (uint64_t)world->options->seed, VL_WORLD_HELDOUT, vl_world_question_motion(question),
                         scene_number);

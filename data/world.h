@@ -1,7 +1,7 @@
 // `vl2 world`: a small world of moving, sounding shapes that makes its own training data: real media files and
 // LLaVA-style annotations, and a model folder without weights whose tokenizer knows the world's words.
 //
-// FOLDER/media/        clips (MP4, 64 x 64, 24 frames at 8 fps, with sound at 16 kHz) and pictures (PNG)
+// FOLDER/media/        clips (MP4, 64 x 64, 24 frames at 12 fps, with sound at 16 kHz) and pictures (PNG)
 // FOLDER/warmup.json   questions about pictures, and text alone: what stands for the public tower and language model
 // FOLDER/pretrain.json captions of clips and pictures
 // FOLDER/finetune.json several questions about each clip and each picture

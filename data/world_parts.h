@@ -11,20 +11,20 @@
 enum {
     VL_WORLD_SIDE = 64,  // pixels
     VL_WORLD_FRAMES = 24,
-    VL_WORLD_FPS = 8,
+    VL_WORLD_FPS = 12,
     VL_WORLD_RATE = 16000,  // samples of sound a second
     VL_WORLD_SHAPES = 6,
     VL_WORLD_COLOURS = 8,
     VL_WORLD_DIRECTIONS = 8,
     VL_WORLD_CELLS = 9,  // places in a picture: the eight directions and the middle
-    VL_WORLD_THINGS = 4,
+    VL_WORLD_THINGS = 3,
     VL_WORLD_BELLS = 3,
 };
 
 // ---- Scenes ----------------------------------------------------------------
 
 typedef enum VlWorldMotion {
-    VL_WORLD_STILL,   // a picture of one to four things, each in a cell of its own
+    VL_WORLD_STILL,   // a picture of one to three things, each in a cell of its own
     VL_WORLD_GLIDE,   // one thing moves straight at a constant speed
     VL_WORLD_PACE,    // one thing moves straight and gets faster or slower
     VL_WORLD_BOUNCE,  // one thing runs to and fro between two walls
@@ -111,7 +111,9 @@ const char *vl_world_question_kind(VlWorldQuestion question);      // "image-col
 
 // Samples as the annotation files hold them; the caller owns them. NULL: no memory. `random` orders the questions.
 json_t *vl_world_sample_caption(const VlWorldScene *scene, const char *id, const char *media);
-json_t *vl_world_sample_questions(const VlWorldScene *scene, const char *id, const char *media, VlRandom *random);
+// With `caption`, it is the last turn. A NULL medium: the questions alone, whose answers can only be guessed.
+json_t *vl_world_sample_questions(const VlWorldScene *scene, const char *id, const char *media, bool caption,
+                                  VlRandom *random);
 json_t *vl_world_sample_heldout(const VlWorldScene *scene, const char *id, const char *media, VlWorldQuestion question);
 json_t *vl_world_sample_text(const char *id, const VlWorldScene *scene, VlRandom *random);  // no medium
 json_t *vl_world_sample_sound(const VlWorldScene *scene, const char *id, const char *media, int64_t number);

@@ -23,17 +23,18 @@ static double between(VlRandom *random, double low, double high) {
     return low + (high - low) * vl_random_uniform(random);
 }
 
-// Middling, hardly coloured levels, away from all colours of things.
+// Calm and hardly coloured, away from all colours of things.
 static void draw_ground(VlWorldGround *ground, VlRandom *random) {
+    static const double base[] = {122, 116, 104};
     *ground = (VlWorldGround){.texture = vl_random_below(random, 3),
                               .angle = between(random, 0, 3.141592653589793),
                               .period = between(random, 0.15, 0.4),
                               .phase = between(random, 0, 1),
                               .seed = vl_random_u64(random)};
-    double level = between(random, 100, 150), contrast = between(random, 8, 22);
+    double level = between(random, -6, 6), contrast = between(random, 4, 12);
     for (int c = 0; c < 3; c++) {
-        ground->low[c] = level - contrast + between(random, -8, 8);
-        ground->high[c] = level + contrast + between(random, -8, 8);
+        ground->low[c] = base[c] + level - contrast + between(random, -4, 4);
+        ground->high[c] = base[c] + level + contrast + between(random, -4, 4);
     }
 }
 
@@ -67,18 +68,18 @@ static void cell_centre(int64_t cell, double *x, double *y) {
 
 static void draw_still(VlWorldScene *scene, int64_t number, VlRandom *random) {
     draw_things(scene, 1 + number % VL_WORLD_THINGS, random);
-    int64_t value = number / 12;
-    switch (number / 4 % 3) {
+    int64_t value = number / 9;
+    switch (number / 3 % 3) {
     case 0: EXCHANGE(scene, colour, value % VL_WORLD_COLOURS); break;
     case 1: EXCHANGE(scene, shape, value % VL_WORLD_SHAPES); break;
     default: EXCHANGE(scene, cell, value % VL_WORLD_CELLS);
     }
     for (int64_t i = 0; i < scene->things; i++) {
         VlWorldThing *thing = &scene->thing[i];
-        thing->radius = between(random, 0.125, 0.15);
+        thing->radius = between(random, 0.135, 0.16);
         cell_centre(thing->cell, &thing->x, &thing->y);
-        thing->x += between(random, -0.03, 0.03);
-        thing->y += between(random, -0.03, 0.03);
+        thing->x += between(random, -0.02, 0.02);
+        thing->y += between(random, -0.02, 0.02);
     }
 }
 
@@ -89,7 +90,7 @@ static void draw_path(VlWorldScene *scene, int64_t number, VlRandom *random) {
     draw_things(scene, 1, random);
     scene->direction = number % VL_WORLD_DIRECTIONS;
     scene->slower = number / VL_WORLD_DIRECTIONS % 2;
-    thing->radius = between(random, 0.14, 0.17);
+    thing->radius = between(random, 0.16, 0.19);
     thing->x = between(random, 0.5 - spread, 0.5 + spread);
     thing->y = between(random, 0.5 - spread, 0.5 + spread);
 }
@@ -103,7 +104,7 @@ static void draw_bounces(VlWorldScene *scene, int64_t number, VlRandom *random) 
     VlWorldThing *thing = &scene->thing[0];
     draw_things(scene, 1, random);
     scene->bounces = number % 4;
-    thing->radius = between(random, 0.14, 0.17);
+    thing->radius = between(random, 0.16, 0.19);
     thing->y = between(random, 0.2, 0.8);
     double near = between(random, 0.16, 0.33), margin = 0.04 + 0.04 * (double)scene->bounces;
     const double wall[] = {0.4 * near - margin, near, 1 - near, 1 + near, 2 - near};
@@ -120,7 +121,7 @@ static void draw_order(VlWorldScene *scene, int64_t number, VlRandom *random) {
     for (int64_t i = 0; i < 2; i++) {
         VlWorldThing *thing = &scene->thing[i];
         double outer = between(random, 0, 0.1), inner = between(random, 0.32, 0.42);
-        thing->radius = between(random, 0.14, 0.17);
+        thing->radius = between(random, 0.16, 0.19);
         thing->x = between(random, 0.2, 0.8);
         thing->y = between(random, 0.2, 0.8);
         thing->from = i == 0 ? outer : 1 - inner;

@@ -10,7 +10,7 @@ const char *const vl_world_colours[VL_WORLD_COLOURS] = {"red",    "green", "blue
                                                         "purple", "cyan",  "white", "black"};
 const char *const vl_world_cells[VL_WORLD_CELLS] = {"north",     "northeast", "east",      "southeast", "south",
                                                     "southwest", "west",      "northwest", "middle"};
-static const char *const numbers[] = {"zero", "one", "two", "three", "four"};
+static const char *const numbers[] = {"zero", "one", "two", "three"};
 
 enum { TEXT = 320, TURNS = 8 };
 
@@ -174,7 +174,8 @@ static void ask_about_clip(Talk *talk, const VlWorldScene *scene, VlRandom *rand
     if (scene->motion == VL_WORLD_PACE) ask_about(talk, scene, thing, VL_WORLD_ASK_PACE);
 }
 
-json_t *vl_world_sample_questions(const VlWorldScene *scene, const char *id, const char *media, VlRandom *random) {
+json_t *vl_world_sample_questions(const VlWorldScene *scene, const char *id, const char *media, bool caption,
+                                  VlRandom *random) {
     Talk talk = {0};
     bool still = scene->motion == VL_WORLD_STILL;
     if (still) {
@@ -183,7 +184,16 @@ json_t *vl_world_sample_questions(const VlWorldScene *scene, const char *id, con
         ask_about_clip(&talk, scene, random);
     }
     shuffle(&talk, random);
-    return make_sample(id, modality_of(scene), media, still ? "image" : "temporal", &talk);
+    if (caption) {
+        char text[TEXT];
+        write_caption(scene, text);
+        ask(&talk, text, "What is there?");
+    }
+    return make_sample(id, media ? modality_of(scene) : NULL, media,
+                       !media  ? "text"
+                       : still ? "image"
+                               : "temporal",
+                       &talk);
 }
 
 json_t *vl_world_sample_heldout(const VlWorldScene *scene, const char *id, const char *media,
@@ -197,7 +207,7 @@ json_t *vl_world_sample_heldout(const VlWorldScene *scene, const char *id, const
 json_t *vl_world_sample_text(const char *id, const VlWorldScene *scene, VlRandom *random) {
     Talk talk = {0};
     char text[TEXT];
-    int64_t cell = vl_random_below(random, VL_WORLD_DIRECTIONS), number = vl_random_below(random, 4);
+    int64_t cell = vl_random_below(random, VL_WORLD_DIRECTIONS), number = vl_random_below(random, 3);
     write_caption(scene, text);
     ask(&talk, text, "Describe a clip.");
     ask(&talk, vl_world_cells[(cell + 4) % VL_WORLD_DIRECTIONS], "What is the opposite of %s?", vl_world_cells[cell]);

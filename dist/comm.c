@@ -1,6 +1,5 @@
 #include "dist/comm.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -38,7 +37,7 @@ static const char *collective_name(const VlRequest *request) {
 
 // Carries out one request, piece by piece. Polling sleeps between tries, longer and longer, so that a waiting rank
 // leaves its core to whoever computes.
-static VlStatus carry_out(const VlComm *comm, VlRequest request, int64_t number) {
+static VlStatus carry_out(const VlComm *comm, VlRequest request, int64_t number, double timeout) {
     static const int64_t element[] = {4, 8, 8, 8, 8};
     int64_t size = request.collective == VL_REDUCE ? element[request.reduction] : 1;
     double begin = now();
@@ -51,11 +50,11 @@ static VlStatus carry_out(const VlComm *comm, VlRequest request, int64_t number)
         for (long pause = 5000; !done;) {
             VL_TRY(vl_transport_poll(&done));
             if (done) break;
-            if (now() - begin > comm->timeout) {
+            if (now() - begin > timeout) {
                 return vl_error(VL_COMMUNICATION,
                                 "rank %lld waited %.0f s in collective %lld (%s of %lld): another rank is "
                                 "stuck or dead; look at its output",
-                                (long long)comm->rank, comm->timeout, (long long)number, collective_name(&request),
+                                (long long)comm->rank, timeout, (long long)number, collective_name(&request),
                                 (long long)request.count);
             }
             nanosleep(&(struct timespec){0, pause}, NULL);
@@ -80,9 +79,10 @@ static void *communicate(void *argument) {
             continue;
         }
         VlRequest request = comm->queue[comm->finished % QUEUE];
+        double timeout = comm->timeout;
         if (comm->error.status == VL_OK) {
             pthread_mutex_unlock(&comm->lock);
-            status = carry_out(comm, request, comm->finished);
+            status = carry_out(comm, request, comm->finished, timeout);
             pthread_mutex_lock(&comm->lock);
             if (status != VL_OK) comm->error = vl_error_take(status);
         }
@@ -103,9 +103,10 @@ VlStatus vl_comm_open(VlComm **out, double timeout_seconds) {
     if (vl_transport_launched()) {
         pthread_mutex_init(&comm->lock, NULL);
         pthread_cond_init(&comm->changed, NULL);
-        if (pthread_create(&comm->thread, NULL, communicate, comm) != 0) {
+        int code = pthread_create(&comm->thread, NULL, communicate, comm);
+        if (code != 0) {
             vl_free(comm);
-            return vl_error(VL_OUT_OF_MEMORY, "cannot start the communication thread: %s", strerror(errno));
+            return vl_error(VL_OUT_OF_MEMORY, "cannot start the communication thread: %s", strerror(code));
         }
         comm->threaded = true;
         pthread_mutex_lock(&comm->lock);
@@ -119,6 +120,12 @@ VlStatus vl_comm_open(VlComm **out, double timeout_seconds) {
     }
     *out = comm;
     return VL_OK;
+}
+
+void vl_comm_set_timeout(VlComm *comm, double seconds) {
+    if (comm->threaded) pthread_mutex_lock(&comm->lock);
+    comm->timeout = seconds;
+    if (comm->threaded) pthread_mutex_unlock(&comm->lock);
 }
 
 void vl_comm_close(VlComm *comm) {

@@ -18,6 +18,8 @@ typedef struct VlComm VlComm;
 // alone. Collective. timeout_seconds: the longest time that one collective may take; 0: 600. Errors: VL_COMMUNICATION,
 // VL_UNSUPPORTED.
 VlStatus vl_comm_open(VlComm **comm, double timeout_seconds);
+// Another limit for the collectives from now on; the same on all ranks.
+void vl_comm_set_timeout(VlComm *comm, double seconds);
 // Leaves in an orderly way. Collective.
 void vl_comm_close(VlComm *comm);
 // Ends all ranks with `exit_code`, within seconds, whatever they are doing. Returns only when there is one rank.

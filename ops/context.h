@@ -41,7 +41,7 @@ struct VlContext {
 // context are bound, those of others have no memory until vl_arena_bind. vl_context_free unbinds both.
 //
 // Scratch of operations. An operation does not allocate: its temporaries are pushed on context->scratch by one function
-// per row, vl_scratch_NAME (ops/scratch.h), which is called twice between a mark and its release: by the row's check,
+// per row, vl_scratch_NAME (ops/scratch*.h), which is called twice between a mark and its release: by the row's check,
 // so that the plan sees the peak and too small an arena is an error before anything is computed, and by the kernel,
 // which uses them.
 VlStatus vl_context_create(VlContext **context, const char *backend, int64_t threads);

@@ -13,6 +13,11 @@
 #include "train/checkpoint_file.h"
 
 enum { FORMAT_VERSION = 1, MANIFEST_LIMIT = 64 << 20 };
+#define CONFIGURATION "config.resolved.yaml"
+
+static void print_hash(XXH128_hash_t hash, char hex[33]) {
+    snprintf(hex, 33, "%016" PRIx64 "%016" PRIx64, hash.high64, hash.low64);
+}
 
 VlStatus vl_hash_file(const char *path, char hex[33]) {
     enum { BLOCK = 4 << 20 };
@@ -29,10 +34,7 @@ VlStatus vl_hash_file(const char *path, char hex[33]) {
         if (status == VL_OK) XXH3_128bits_update(state, block, (size_t)size);
         offset += size;
     }
-    if (status == VL_OK) {
-        XXH128_hash_t hash = XXH3_128bits_digest(state);
-        snprintf(hex, 33, "%016" PRIx64 "%016" PRIx64, hash.high64, hash.low64);
-    }
+    if (status == VL_OK) print_hash(XXH3_128bits_digest(state), hex);
     vl_reader_close(&reader);
     XXH3_freeState(state);
     vl_free(block);
@@ -70,12 +72,22 @@ typedef struct FileHash {
     int64_t size;
 } FileHash;
 
+// XXH3-128 of a manifest's values, whatever its layout as text. `root` has no member "hash".
+static VlStatus hash_manifest(const json_t *root, const char *name, char hex[33]) {
+    char *text = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS);
+    if (!text) return vl_error(VL_OUT_OF_MEMORY, "out of memory for the hash of %s", name);
+    print_hash(XXH3_128bits(text, strlen(text)), hex);
+    free(text);
+    return VL_OK;
+}
+
 static VlStatus write_manifest(const char *folder, const VlOptimizer *optimizer, const VlModelSource *base,
                                const char *trainable, const VlProgress *progress, int64_t files,
                                const int64_t *hashes) {
-    char base_hash[33], path[VL_PATH_MAX];
-    VL_TRY(vl_model_source_hash(base, base_hash));
+    char path[VL_PATH_MAX], configuration[VL_PATH_MAX], configuration_hash[33], own_hash[33];
     VL_TRY(vl_path_join(path, folder, "manifest.json"));
+    VL_TRY(vl_path_join(configuration, folder, CONFIGURATION));
+    VL_TRY(vl_hash_file(configuration, configuration_hash));
     json_t *list = json_array();
     for (int64_t i = 0; i < files; i++) {
         char name[64], hex[33];
@@ -87,15 +99,19 @@ static VlStatus write_manifest(const char *folder, const VlOptimizer *optimizer,
     char data_hash[17];
     snprintf(data_hash, sizeof data_hash, "%016" PRIx64, progress->data_hash);
     json_t *root =
-        json_pack("{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:I, s:{s:s, s:s, s:I}, s:o}", "version",
-                  FORMAT_VERSION, "step", (json_int_t)progress->step, "steps", (json_int_t)progress->steps, "skipped",
-                  (json_int_t)progress->skipped, "bad_samples", (json_int_t)progress->bad_samples, "bad_in_a_row",
-                  (json_int_t)progress->bad_in_a_row, "global_batch", (json_int_t)progress->global_batch, "seed",
-                  (json_int_t)progress->seed, "optimizer_steps", (json_int_t)optimizer->steps, "data_hash", data_hash,
-                  "trainable", trainable, "elements", (json_int_t)optimizer->params->trainable_elements, "base", "path",
-                  base->path, "hash", base_hash, "seed", (json_int_t)base->seed, "files", list);
+        json_pack("{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:I, s:{s:s, s:s, s:I}, s:s, s:o}",
+                  "version", FORMAT_VERSION, "step", (json_int_t)progress->step, "steps", (json_int_t)progress->steps,
+                  "skipped", (json_int_t)progress->skipped, "bad_samples", (json_int_t)progress->bad_samples,
+                  "bad_in_a_row", (json_int_t)progress->bad_in_a_row, "global_batch",
+                  (json_int_t)progress->global_batch, "seed", (json_int_t)progress->seed, "optimizer_steps",
+                  (json_int_t)optimizer->steps, "data_hash", data_hash, "trainable", trainable, "elements",
+                  (json_int_t)optimizer->params->trainable_elements, "base", "path", base->path, "hash", base->hash,
+                  "seed", (json_int_t)base->seed, "configuration_xxh3_128", configuration_hash, "files", list);
     if (!root) return vl_error(VL_OUT_OF_MEMORY, "out of memory for the manifest of %s", folder);
-    VlStatus status = vl_json_save(path, root, JSON_INDENT(1));
+    VlStatus status = hash_manifest(root, path, own_hash);
+    if (status == VL_OK && json_object_set_new(root, "hash", json_string(own_hash)) != 0)
+        status = vl_error(VL_OUT_OF_MEMORY, "out of memory for the manifest of %s", folder);
+    if (status == VL_OK) status = vl_json_save(path, root, JSON_INDENT(1));
     json_decref(root);
     return status;
 }
@@ -154,7 +170,7 @@ VlStatus vl_checkpoint_save(VlComm *comm, const char *run, const VlOptimizer *op
     VL_TRY_GOTO(status, VL_NEW(&hashes, 3 * vl_comm_size(comm)), failed);
     VL_TRY_GOTO(status, vl_comm_gather_i64(comm, hash, 3, hashes), failed);
     if (leader) {
-        status = vl_path_join(path, temporary, "config.resolved.yaml");
+        status = vl_path_join(path, temporary, CONFIGURATION);
         if (status == VL_OK) status = vl_write_file(path, configuration, (int64_t)strlen(configuration));
         if (status == VL_OK)
             status = write_manifest(temporary, optimizer, base, trainable, progress, vl_comm_size(comm), hashes);
@@ -219,17 +235,9 @@ VlStatus vl_checkpoint_newest(const char *run, int64_t before, char path[VL_PATH
     return status;
 }
 
-static VlStatus open_manifest(const char *path, json_t **root, char manifest[VL_PATH_MAX]) {
-    int64_t version = 0;
-    VL_TRY(vl_path_join(manifest, path, "manifest.json"));
-    VL_TRY(vl_json_load(manifest, MANIFEST_LIMIT, root));
-    VlStatus status = vl_json_get_int(*root, manifest, "version", true, &version);
-    if (status == VL_OK && version != FORMAT_VERSION) {
-        status = vl_error(VL_UNSUPPORTED, "%s: version %" PRId64 " of the format; this program reads version %d",
-                          manifest, version, FORMAT_VERSION);
-    }
-    if (status != VL_OK) json_decref(*root);
-    return status;
+int64_t vl_checkpoint_step(const char *path) {
+    const char *dash = strrchr(path, '-');
+    return dash ? strtoll(dash + 1, NULL, 10) : -1;
 }
 
 static VlStatus copy_string(const json_t *object, const char *name, const char *key, char *out, size_t size) {
@@ -238,6 +246,30 @@ static VlStatus copy_string(const json_t *object, const char *name, const char *
     if (strlen(text) >= size) return vl_error(VL_FORMAT, "%s: '%s' is too long", name, key);
     memcpy(out, text, strlen(text) + 1);
     return VL_OK;
+}
+
+static VlStatus check_manifest(json_t *root, const char *manifest) {
+    int64_t version = 0;
+    char expected[33], found[33];
+    VL_TRY(vl_json_get_int(root, manifest, "version", true, &version));
+    if (version != FORMAT_VERSION) {
+        return vl_error(VL_UNSUPPORTED, "%s: version %" PRId64 " of the format; this program reads version %d",
+                        manifest, version, FORMAT_VERSION);
+    }
+    VL_TRY(copy_string(root, manifest, "hash", expected, sizeof expected));
+    json_object_del(root, "hash");
+    VL_TRY(hash_manifest(root, manifest, found));
+    if (strcmp(found, expected) != 0)
+        return vl_error(VL_FORMAT, "%s does not match the hash within it: the checkpoint is damaged", manifest);
+    return VL_OK;
+}
+
+static VlStatus open_manifest(const char *path, json_t **root, char manifest[VL_PATH_MAX]) {
+    VL_TRY(vl_path_join(manifest, path, "manifest.json"));
+    VL_TRY(vl_json_load(manifest, MANIFEST_LIMIT, root));
+    VlStatus status = check_manifest(*root, manifest);
+    if (status != VL_OK) json_decref(*root);
+    return status;
 }
 
 static VlStatus read_info(const json_t *root, const char *name, VlCheckpointInfo *info) {
@@ -300,6 +332,16 @@ static VlStatus verify_file(const json_t *root, const char *manifest, const char
     return VL_OK;
 }
 
+static VlStatus verify_configuration(const json_t *root, const char *manifest, const char *folder) {
+    char path[VL_PATH_MAX], expected[33], found[33];
+    VL_TRY(copy_string(root, manifest, "configuration_xxh3_128", expected, sizeof expected));
+    VL_TRY(vl_path_join(path, folder, CONFIGURATION));
+    VL_TRY(vl_hash_file(path, found));
+    if (strcmp(found, expected) != 0)
+        return vl_error(VL_FORMAT, "%s does not match its hash: the checkpoint is damaged", path);
+    return VL_OK;
+}
+
 VlStatus vl_checkpoint_verify(VlComm *comm, const char *path) {
     char manifest[VL_PATH_MAX];
     json_t *root = NULL;
@@ -307,6 +349,7 @@ VlStatus vl_checkpoint_verify(VlComm *comm, const char *path) {
     if (status == VL_OK) {
         size_t files = json_array_size(json_object_get(root, "files"));
         if (files == 0) status = vl_error(VL_FORMAT, "%s names no files", manifest);
+        if (status == VL_OK && vl_comm_rank(comm) == 0) status = verify_configuration(root, manifest, path);
         for (size_t i = (size_t)vl_comm_rank(comm); i < files && status == VL_OK; i += (size_t)vl_comm_size(comm)) {
             status = verify_file(root, manifest, path, i);
         }

@@ -1,7 +1,8 @@
 // Checkpoints: what trains, the optimizer's state, and where the run stands, as logical tensors that do not depend on
 // the number of ranks. A checkpoint is a folder step-00000030/ with one HDF5 file a rank, the resolved configuration,
 // and manifest.json, which names the XXH3-128 hash of every file. It is written under a temporary name, fsynced, and
-// renamed: it is there whole or not at all. What does not train is kept by reference (path and hash), not by copy.
+// renamed: it is there whole or not at all. The manifest holds a hash of itself, too. What does not train is kept by
+// reference (path and hash), not by copy.
 #ifndef VL_TRAIN_CHECKPOINT_H
 #define VL_TRAIN_CHECKPOINT_H
 
@@ -30,14 +31,16 @@ typedef struct VlCheckpointInfo {
     int64_t seed;  // of what the base lacks
 } VlCheckpointInfo;
 
-// Writes RUN/checkpoints/step-N and removes the oldest ones over `keep`. `configuration` is the resolved YAML.
-// Collective.
+// Writes RUN/checkpoints/step-N and removes the oldest ones over `keep`. `configuration` is the resolved YAML; `base`
+// is identified (vl_model_source_identify). Collective.
 VlStatus vl_checkpoint_save(VlComm *comm, const char *run, const VlOptimizer *optimizer, const VlModelSource *base,
                             const char *trainable, const VlProgress *progress, const char *configuration, int64_t keep);
 
 // The newest complete checkpoint of a run in *path ("" when there is none); half-written ones are not seen. With
 // `before` >= 0: the newest one with fewer steps than that.
 VlStatus vl_checkpoint_newest(const char *run, int64_t before, char path[VL_PATH_MAX]);
+// N of a path that ends in step-N.
+int64_t vl_checkpoint_step(const char *path);
 // Reads manifest.json alone.
 VlStatus vl_checkpoint_info(const char *path, VlCheckpointInfo *info);
 // Hashes the checkpoint's files against its manifest; ranks share the work. Collective; every rank leaves with the same

@@ -83,8 +83,6 @@ static const Key keys[] = {
      "unreadable samples at which the run ends"},
     {"limits.bad_in_a_row", KEY_INTEGER, AT(limits.bad_in_a_row), "10", 0, 1e15, NULL,
      "unreadable samples in a row at which the run ends"},
-    {"limits.image_pixels", KEY_INTEGER, AT(limits.image_pixels), "144000000", 1, 1e12, NULL,
-     "largest image or frame that is decoded"},
     {"device", KEY_CHOICE, AT(device), "auto", 0, 0, "auto cpu", "where the model runs"},
     {"threads", KEY_INTEGER, AT(threads), "0", 0, 4096, NULL, "threads of a rank; 0: the cores that it may use"},
     {"output", KEY_PATH, AT(output), "", 0, 0, NULL, "the run's folder"},
@@ -141,17 +139,30 @@ static bool has_word(const char *words, const char *word, size_t length) {
     return false;
 }
 
+// Words with commas between them; blanks around a word are dropped. `target` is as long as `text`.
+static VlStatus set_list(const Key *key, char *target, const char *text, Place place) {
+    size_t used = 0;
+    for (const char *at = text + strspn(text, " "); *at || used > 0;) {
+        size_t span = strcspn(at, ","), length = span;
+        while (length > 0 && at[length - 1] == ' ') length--;
+        if (!has_word(key->choices, at, length))
+            return wrong(place, "%s: '%.*s' is none of: %s", key->name, (int)length, at, key->choices);
+        memcpy(target + used, at, length);
+        used += length;
+        if (!at[span]) break;
+        target[used++] = ',';
+        at += span + 1 + strspn(at + span + 1, " ");
+    }
+    target[used] = '\0';
+    return VL_OK;
+}
+
 static VlStatus set_text(const Key *key, char *target, size_t size, const char *text, Place place) {
     if (strlen(text) >= size) return wrong(place, "%s: the value is longer than %zu characters", key->name, size - 1);
     if (key->type == KEY_CHOICE && !has_word(key->choices, text, strlen(text))) {
         return wrong(place, "%s: '%s' is none of: %s", key->name, text, key->choices);
     }
-    for (const char *at = text; key->type == KEY_LIST && *at;) {
-        size_t span = strcspn(at, ",");
-        if (!has_word(key->choices, at, span))
-            return wrong(place, "%s: '%.*s' is none of: %s", key->name, (int)span, at, key->choices);
-        at += span + (at[span] == ',');
-    }
+    if (key->type == KEY_LIST) return set_list(key, target, text, place);
     memcpy(target, text, strlen(text) + 1);
     return VL_OK;
 }
@@ -312,9 +323,13 @@ static VlStatus apply_overrides(VlConfig *config, int64_t count, const char *con
         snprintf(name, sizeof name, "%.*s", (int)(equals - overrides[i]), overrides[i]);
         if (stage_only && strcmp(name, "stage") != 0) continue;
         const Key *key = find_key(name);
+        if (strcmp(name, "data.sources") == 0)
+            return wrong(place, "data.sources is a list of maps: it is given in a file");
         if (!key) return unknown_key(place, name);
         char text[VL_PATH_MAX];
         size_t length = strlen(equals + 1);
+        if (length >= sizeof text)
+            return wrong(place, "%s: the value is longer than %zu characters", name, sizeof text - 1);
         bool brackets = key->type == KEY_LIST && length >= 2 && equals[1] == '[' && equals[length] == ']';
         snprintf(text, sizeof text, "%.*s", (int)(brackets ? length - 2 : length), equals + 1 + brackets);
         VL_TRY(set_value(config, key, text, place));

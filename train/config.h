@@ -46,7 +46,7 @@ typedef struct VlConfig {
         char fallback[VL_CONFIG_TEXT];
     } checkpoint;
     struct {
-        int64_t bad_samples, bad_in_a_row, image_pixels;
+        int64_t bad_samples, bad_in_a_row;
     } limits;
     struct {
         double timeout;

@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -153,27 +154,36 @@ static VlStatus take_away(VlSample *sample, VlControl control, uint64_t seed) {
 // ------------------------------------------------------------------------------------------------------------
 // evaluation
 
+enum { ANSWER_ROWS = 64 };  // label tokens whose logits are in memory together
+
 typedef struct Evaluation {
     VlHeldout *heldout;
     VlVlm *model;
     VlMicroBatch micro;
-    float *row;  // [vocabulary]
+    float *logits;  // [ANSWER_ROWS, vocabulary]
     float *losses;
     int64_t losses_capacity;
     int64_t *tally;  // [kinds][2]: asked, right
     double sum[2];   // losses, label tokens
 } Evaluation;
 
+static bool is_likeliest(const float *logits, int64_t vocabulary, int64_t target) {
+    bool likeliest = true;
+    for (int64_t v = 0; v < vocabulary; v++) likeliest &= v == target || logits[target] > logits[v];
+    return likeliest;
+}
+
 static VlStatus is_right(const Evaluation *evaluation, const VlVlmForward *forward, int64_t begin, int64_t end,
                          bool *right) {
     int64_t vocabulary = vl_vlm_config(evaluation->model)->decoder.vocabulary;
     const int64_t *targets = evaluation->micro.batch.targets;
     *right = true;
-    for (int64_t t = begin; t < end && *right; t++) {
-        if (targets[t] == VL_IGNORE) continue;
-        VL_TRY(vl_vlm_logits(evaluation->model, forward, t, 1, evaluation->row));
-        for (int64_t v = 0; v < vocabulary; v++)
-            *right &= v == targets[t] || !(evaluation->row[v] >= evaluation->row[targets[t]]);
+    for (int64_t t = begin, rows; t < end && *right; t += rows) {
+        for (rows = 0; rows < ANSWER_ROWS && t + rows < end && targets[t + rows] != VL_IGNORE; rows++) continue;
+        if (rows > 0) VL_TRY(vl_vlm_logits(evaluation->model, forward, t, rows, evaluation->logits));
+        for (int64_t i = 0; i < rows && *right; i++)
+            *right = is_likeliest(evaluation->logits + i * vocabulary, vocabulary, targets[t + i]);
+        if (rows == 0) rows = 1;
     }
     return VL_OK;
 }
@@ -228,34 +238,34 @@ static VlStatus evaluate_all(Evaluation *evaluation, VlControl control) {
     return VL_OK;
 }
 
-static void conclude(VlHeldoutKind *kind) {
-    double n = (double)kind->asked, z = 1.959963984540054;
-    kind->accuracy = kind->low = kind->high = 0;
-    if (kind->asked == 0) return;
-    double p = (double)kind->right / n, centre = (p + z * z / (2 * n)) / (1 + z * z / n);
+static void conclude(VlHeldoutResult *result) {
+    double n = (double)result->asked, z = 1.959963984540054;
+    result->accuracy = result->low = result->high = 0;
+    if (result->asked == 0) return;
+    double p = (double)result->right / n, centre = (p + z * z / (2 * n)) / (1 + z * z / n);
     double half = z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / (4 * n * n));
-    kind->accuracy = p;
-    kind->low = centre - half;
-    kind->high = centre + half;
+    result->accuracy = p;
+    result->low = centre - half;
+    result->high = centre + half;
 }
 
 VlStatus vl_heldout_evaluate(VlHeldout *heldout, VlVlm *model, VlComm *comm, VlControl control) {
     Evaluation evaluation = {.heldout = heldout, .model = model};
     VlStatus status = VL_NEW(&evaluation.tally, 2 * heldout->kinds);
-    if (status == VL_OK) status = VL_NEW(&evaluation.row, vl_vlm_config(model)->decoder.vocabulary);
+    if (status == VL_OK) status = VL_NEW(&evaluation.logits, ANSWER_ROWS * vl_vlm_config(model)->decoder.vocabulary);
     if (status == VL_OK) status = evaluate_all(&evaluation, control);
     status = vl_comm_agree(comm, status);
     if (status == VL_OK) status = vl_comm_reduce(comm, VL_SUM_I64, evaluation.tally, 2 * heldout->kinds);
     if (status == VL_OK) status = vl_comm_reduce(comm, VL_SUM_F64, evaluation.sum, 2);
     for (int64_t i = 0; i < heldout->kinds && status == VL_OK; i++) {
-        heldout->kind[i].asked = evaluation.tally[2 * i];
-        heldout->kind[i].right = evaluation.tally[2 * i + 1];
-        conclude(&heldout->kind[i]);
+        VlHeldoutResult *result = &heldout->kind[i].result[control];
+        *result = (VlHeldoutResult){.asked = evaluation.tally[2 * i], .right = evaluation.tally[2 * i + 1]};
+        conclude(result);
     }
-    heldout->loss = evaluation.sum[1] > 0 ? evaluation.sum[0] / evaluation.sum[1] : 0;
+    heldout->loss[control] = evaluation.sum[1] > 0 ? evaluation.sum[0] / evaluation.sum[1] : 0;
     vl_micro_batch_free(&evaluation.micro);
     vl_free(evaluation.tally);
-    vl_free(evaluation.row);
+    vl_free(evaluation.logits);
     vl_free(evaluation.losses);
     return status;
 }
@@ -264,14 +274,78 @@ VlStatus vl_heldout_record(const VlHeldout *heldout, const char *path, int64_t s
     json_t *kinds = json_object();
     for (int64_t i = 0; i < heldout->kinds; i++) {
         const VlHeldoutKind *kind = &heldout->kind[i];
+        const VlHeldoutResult *result = &kind->result[control];
         json_object_set_new(kinds, kind->name,
-                            json_pack("{s:I, s:I, s:f, s:f, s:f, s:f}", "asked", (json_int_t)kind->asked, "right",
-                                      (json_int_t)kind->right, "accuracy", kind->accuracy, "low", kind->low, "high",
-                                      kind->high, "chance", kind->chance));
+                            json_pack("{s:I, s:I, s:f, s:f, s:f, s:f}", "asked", (json_int_t)result->asked, "right",
+                                      (json_int_t)result->right, "accuracy", result->accuracy, "low", result->low,
+                                      "high", result->high, "chance", kind->chance));
     }
+    double loss = heldout->loss[control];
     json_t *line = json_pack("{s:I, s:s, s:f, s:o}", "step", (json_int_t)step, "control", control_names[control],
-                             "loss", isfinite(heldout->loss) ? heldout->loss : 0.0, "kinds", kinds);
+                             "loss", isfinite(loss) ? loss : 0.0, "kinds", kinds);
     VlStatus status = vl_json_append_line(path, line);
     json_decref(line);
     return status;
+}
+
+// ------------------------------------------------------------------------------------------------------------
+// table
+
+static size_t group_length(const char *name) { return strcspn(name, "-"); }
+
+static bool same_group(const char *a, const char *b) {
+    return group_length(a) == group_length(b) && strncmp(a, b, group_length(a)) == 0;
+}
+
+static void print_row(FILE *file, const char *name, const VlHeldoutKind *kind) {
+    const VlHeldoutResult *whole = &kind->result[VL_CONTROL_NONE];
+    fprintf(file, "%-22s %6" PRId64 "  %6.1f %%   %5.1f %% (%5.1f .. %5.1f)", name, whole->asked, 100 * kind->chance,
+            100 * whole->accuracy, 100 * whole->low, 100 * whole->high);
+    for (int control = VL_CONTROL_NONE + 1; control < VL_CONTROL_COUNT; control++)
+        fprintf(file, "  %8.1f %%", 100 * kind->result[control].accuracy);
+    fputc('\n', file);
+}
+
+// The kinds of one group together; its chance is that of the mixture. `first` is the group's first kind.
+static int64_t sum_group(const VlHeldout *heldout, int64_t first, VlHeldoutKind *sum) {
+    int64_t kinds = 0;
+    *sum = (VlHeldoutKind){0};
+    for (int64_t i = 0; i < heldout->kinds; i++) {
+        const VlHeldoutKind *kind = &heldout->kind[i];
+        if (!same_group(kind->name, heldout->kind[first].name)) continue;
+        if (i < first) return 0;  // that kind has stood for the group
+        kinds++;
+        sum->questions += kind->questions;
+        sum->chance += kind->chance * (double)kind->questions;
+        for (int control = 0; control < VL_CONTROL_COUNT; control++) {
+            sum->result[control].asked += kind->result[control].asked;
+            sum->result[control].right += kind->result[control].right;
+        }
+    }
+    sum->chance /= (double)sum->questions;
+    for (int control = 0; control < VL_CONTROL_COUNT; control++) conclude(&sum->result[control]);
+    return kinds;
+}
+
+VlStatus vl_heldout_table(const VlHeldout *heldout, char **text) {
+    size_t size = 0;
+    *text = NULL;
+    FILE *file = open_memstream(text, &size);
+    if (!file) return vl_error(VL_OUT_OF_MEMORY, "out of memory for the table of held-out results");
+    fprintf(file, "%-22s %6s  %8s   %-25s", "held-out questions", "asked", "chance", "right (95 % interval)");
+    for (int control = VL_CONTROL_NONE + 1; control < VL_CONTROL_COUNT; control++)
+        fprintf(file, "  %10s", control_names[control]);
+    fputc('\n', file);
+    for (int64_t i = 0; i < heldout->kinds; i++) print_row(file, heldout->kind[i].name, &heldout->kind[i]);
+    for (int64_t i = 0; i < heldout->kinds; i++) {
+        VlHeldoutKind sum;
+        if (sum_group(heldout, i, &sum) < 2) continue;
+        char name[64];
+        snprintf(name, sizeof name, "all of %.*s", (int)group_length(heldout->kind[i].name), heldout->kind[i].name);
+        print_row(file, name, &sum);
+    }
+    if (fclose(file) == 0) return VL_OK;
+    free(*text);
+    *text = NULL;
+    return vl_error(VL_OUT_OF_MEMORY, "out of memory for the table of held-out results");
 }

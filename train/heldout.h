@@ -19,19 +19,23 @@ typedef enum VlControl {
 } VlControl;
 const char *vl_control_name(VlControl control);
 
+typedef struct VlHeldoutResult {
+    int64_t asked, right;        // all ranks
+    double accuracy, low, high;  // with the 95 % interval of Wilson's score
+} VlHeldoutResult;
+
 typedef struct VlHeldoutKind {
     char *name;
-    int64_t questions;           // of this kind in the annotations
-    double chance;               // always giving the commonest answer would be right so often
-    int64_t asked, right;        // of the last evaluation, all ranks
-    double accuracy, low, high;  // with the 95 % interval of Wilson's score
+    int64_t questions;                         // of this kind in the annotations
+    double chance;                             // always giving the commonest answer would be right so often
+    VlHeldoutResult result[VL_CONTROL_COUNT];  // of the last evaluation under each control
 } VlHeldoutKind;
 
 typedef struct VlHeldout {
     int64_t kinds, capacity;
     VlHeldoutKind *kind;
-    int64_t samples;  // evaluated by one call
-    double loss;      // of the last evaluation: mean over the label tokens
+    int64_t samples;                // evaluated by one call
+    double loss[VL_CONTROL_COUNT];  // of the last evaluation under each control: mean over the label tokens
     VlLoader *loader;
     VlPreprocessConfig preprocess;
     int64_t global_batch, micro_tokens;
@@ -47,5 +51,9 @@ void vl_heldout_close(VlHeldout *heldout);
 VlStatus vl_heldout_evaluate(VlHeldout *heldout, VlVlm *model, VlComm *comm, VlControl control);
 // Appends {"step", "control", "loss", "kinds": {..}} to PATH as one line.
 VlStatus vl_heldout_record(const VlHeldout *heldout, const char *path, int64_t step, VlControl control);
+
+// The results under all controls side by side as text, one line per kind of question, and one per group of kinds (names
+// that are equal up to the first '-'). Owner frees *text with free().
+VlStatus vl_heldout_table(const VlHeldout *heldout, char **text);
 
 #endif

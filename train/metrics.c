@@ -40,9 +40,12 @@ static VlStatus keep_lines(const char *path, int64_t step) {
 VlStatus vl_metrics_open(VlMetrics *metrics, const char *run, int64_t step, int64_t last_step) {
     char path[VL_PATH_MAX], folder[VL_PATH_MAX];
     *metrics = (VlMetrics){.first_step = step, .last_step = last_step, .started = now()};
-    VL_TRY(vl_path_join(path, run, "metrics.jsonl"));
+    static const char *const records[] = {"heldout.jsonl", "quarantine.jsonl", "metrics.jsonl"};
+    for (int i = 0; i < 3; i++) {
+        VL_TRY(vl_path_join(path, run, records[i]));
+        VL_TRY(keep_lines(path, step));
+    }
     VL_TRY(vl_path_join(folder, run, "tensorboard"));
-    VL_TRY(keep_lines(path, step));
     metrics->lines = fopen(path, "ab");
     if (!metrics->lines) return vl_error(VL_IO, "cannot open %s: %s", path, strerror(errno));
     return vl_tensorboard_open(&metrics->events, folder);

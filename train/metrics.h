@@ -25,7 +25,8 @@ typedef struct VlMetrics {
 } VlMetrics;
 
 // Opens RUN/metrics.jsonl and RUN/tensorboard/. Lines of steps after `step` (of a run that was stopped after its last
-// checkpoint) are dropped first, so that the file is that of a run that never stopped.
+// checkpoint) are dropped first, there and in heldout.jsonl and quarantine.jsonl, so that the files are those of a run
+// that never stopped.
 VlStatus vl_metrics_open(VlMetrics *metrics, const char *run, int64_t step, int64_t last_step);
 VlStatus vl_metrics_step(VlMetrics *metrics, const VlStepMetrics *step);
 // A value at a step outside of the per-step record (held-out loss, accuracy), to TensorBoard.

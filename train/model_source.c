@@ -87,7 +87,7 @@ static VlStatus hash_folder(const char *folder, uint64_t *mixed, int64_t depth) 
     return status;
 }
 
-VlStatus vl_model_source_hash(const VlModelSource *source, char hex[33]) {
+static VlStatus hash_source(const VlModelSource *source, char hex[33]) {
     if (source->checkpoints > 0) {  // its manifest names the hashes of all that it holds, and of what lies below
         char manifest[VL_PATH_MAX];
         VL_TRY(vl_path_join(manifest, source->checkpoint[source->checkpoints - 1], "manifest.json"));
@@ -99,6 +99,12 @@ VlStatus vl_model_source_hash(const VlModelSource *source, char hex[33]) {
     return VL_OK;
 }
 
+VlStatus vl_model_source_identify(VlModelSource *source, VlComm *comm) {
+    VlStatus status = vl_comm_rank(comm) == 0 ? hash_source(source, source->hash) : VL_OK;
+    VL_TRY(vl_comm_agree(comm, status));
+    return vl_comm_broadcast(comm, source->hash, sizeof source->hash, 0);
+}
+
 // The parts below checkpoint number `i` are those that it was trained upon.
 static VlStatus check_base(const VlModelSource *source, int64_t i) {
     VlCheckpointInfo info;
@@ -106,7 +112,7 @@ static VlStatus check_base(const VlModelSource *source, int64_t i) {
     char hex[33];
     below.checkpoints = i;
     VL_TRY(vl_checkpoint_info(source->checkpoint[i], &info));
-    VL_TRY(vl_model_source_hash(&below, hex));
+    VL_TRY(hash_source(&below, hex));
     if (strcmp(hex, info.base_hash) != 0) {
         return vl_error(VL_FORMAT, "%s has changed since %s was trained upon it: its frozen parts would not fit",
                         info.base, source->checkpoint[i]);

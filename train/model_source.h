@@ -13,7 +13,8 @@ typedef struct VlModelSource {
     char folder[VL_PATH_MAX];  // the Hugging Face folder at the root: configuration, tokenizer, frozen parts
     int64_t checkpoints;       // applied one after the other
     char checkpoint[VL_SOURCE_CHECKPOINTS][VL_PATH_MAX];
-    int64_t seed;  // initialises what the folder lacks
+    int64_t seed;   // initialises what the folder lacks
+    char hash[33];  // of all that the values come from; "" until vl_model_source_identify
 } VlModelSource;
 
 // Resolves a path: a folder with config.json, a checkpoint (a folder with manifest.json), or a run's output folder (its
@@ -25,8 +26,9 @@ VlStatus vl_model_source_open(VlModelSource *source, const char *path, int64_t s
 // it lacks is initialised. Collective.
 VlStatus vl_model_source_load(const VlModelSource *source, VlContext *context, VlVlm *model, VlComm *comm,
                               bool complete);
-// A hash of the weights of the Hugging Face folder: over name, size and content of its weight files, as 32 hexadecimal
-// digits.
-VlStatus vl_model_source_hash(const VlModelSource *source, char hex[33]);
+// Fills in source->hash, 32 hexadecimal digits: over names and contents of the folder's weight files and configuration,
+// or, with checkpoints, over the last one's manifest, which names the hashes of what lies below. One rank reads the
+// files. Collective.
+VlStatus vl_model_source_identify(VlModelSource *source, VlComm *comm);
 
 #endif

@@ -18,3 +18,7 @@ void vl_signals_catch(void) {
 }
 
 int vl_signals_pending(void) { return pending; }
+
+void vl_signals_adopt(int number) {
+    if (!pending) pending = number;
+}

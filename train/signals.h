@@ -5,5 +5,7 @@
 void vl_signals_catch(void);
 // 0, or the number of the signal that has arrived.
 int vl_signals_pending(void);
+// The signal of another rank is this one's too, unless it has its own: so that all ranks end with the same exit code.
+void vl_signals_adopt(int number);
 
 #endif

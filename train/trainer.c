@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -194,7 +195,10 @@ static VlStatus train_step(Trainer *trainer, VlStepMetrics *metrics) {
     count_samples(trainer, samples, count, counts);
     VL_TRY(vl_comm_reduce(trainer->comm, VL_SUM_I64, counts, COUNTS));
     trainer->stopping = counts[INTERRUPTS] + counts[TERMINATIONS] > 0;
-    if (trainer->stopping) return VL_OK;
+    if (trainer->stopping) {
+        vl_signals_adopt(counts[INTERRUPTS] > 0 ? SIGINT : SIGTERM);
+        return VL_OK;
+    }
     VL_TRY(account_bad(trainer, samples, count, counts[BAD]));
 
     VL_TRY(vl_optimizer_clear_gradients(&trainer->optimizer));
@@ -244,21 +248,43 @@ static VlStatus evaluate(Trainer *trainer, VlControl control) {
     if (!is_leader(trainer)) return VL_OK;
     VL_TRY(vl_path_join(path, trainer->config->output, "heldout.jsonl"));
     VL_TRY(vl_heldout_record(heldout, path, trainer->progress.step, control));
-    vl_log(VL_LOG_INFO, "held-out samples at step %" PRId64 " (%s taken away): loss %.4f", trainer->progress.step,
-           vl_control_name(control), heldout->loss);
     for (int64_t i = 0; i < heldout->kinds; i++) {
-        const VlHeldoutKind *kind = &heldout->kind[i];
-        vl_log(VL_LOG_INFO, "  %-24s %5.1f %% (%4.1f .. %4.1f)  of %" PRId64 ", chance %.1f %%", kind->name,
-               100 * kind->accuracy, 100 * kind->low, 100 * kind->high, kind->asked, 100 * kind->chance);
-        snprintf(tag, sizeof tag, "heldout/%s/%s", vl_control_name(control), kind->name);
-        VL_TRY(vl_metrics_scalar(&trainer->metrics, trainer->progress.step, tag, kind->accuracy));
+        snprintf(tag, sizeof tag, "heldout/%s/%s", vl_control_name(control), heldout->kind[i].name);
+        VL_TRY(vl_metrics_scalar(&trainer->metrics, trainer->progress.step, tag,
+                                 heldout->kind[i].result[control].accuracy));
     }
     snprintf(tag, sizeof tag, "heldout/%s/loss", vl_control_name(control));
-    return vl_metrics_scalar(&trainer->metrics, trainer->progress.step, tag, heldout->loss);
+    return vl_metrics_scalar(&trainer->metrics, trainer->progress.step, tag, heldout->loss[control]);
 }
 
-static VlStatus interrupted(Trainer *trainer) {
-    VL_TRY(save(trainer));
+// In the course of a run: the samples as they are.
+static VlStatus evaluate_course(Trainer *trainer) {
+    VL_TRY(evaluate(trainer, VL_CONTROL_NONE));
+    const VlHeldout *heldout = &trainer->heldout;
+    vl_log(VL_LOG_INFO, "held-out samples at step %" PRId64 ": loss %.4f", trainer->progress.step,
+           heldout->loss[VL_CONTROL_NONE]);
+    for (int64_t i = 0; i < heldout->kinds; i++) {
+        const VlHeldoutResult *result = &heldout->kind[i].result[VL_CONTROL_NONE];
+        vl_log(VL_LOG_INFO, "  %-22s %5.1f %% (%4.1f .. %4.1f)  of %" PRId64 ", chance %.1f %%", heldout->kind[i].name,
+               100 * result->accuracy, 100 * result->low, 100 * result->high, result->asked,
+               100 * heldout->kind[i].chance);
+    }
+    return VL_OK;
+}
+
+// At its end: all controls side by side.
+static VlStatus evaluate_end(Trainer *trainer) {
+    char *table;
+    for (int control = 0; control < VL_CONTROL_COUNT; control++) VL_TRY(evaluate(trainer, (VlControl)control));
+    if (!is_leader(trainer)) return VL_OK;
+    VL_TRY(vl_heldout_table(&trainer->heldout, &table));
+    for (char *line = strtok(table, "\n"); line; line = strtok(NULL, "\n")) vl_log(VL_LOG_INFO, "%s", line);
+    free(table);
+    return VL_OK;
+}
+
+static VlStatus interrupted(Trainer *trainer, int64_t saved) {
+    if (saved < trainer->progress.step) VL_TRY(save(trainer));
     return vl_error(VL_INTERRUPTED,
                     "interrupted; a checkpoint of step %" PRId64 " is saved in %s, the same command continues from it",
                     trainer->progress.step, trainer->config->output);
@@ -267,15 +293,15 @@ static VlStatus interrupted(Trainer *trainer) {
 static VlStatus run(Trainer *trainer) {
     const VlConfig *config = trainer->config;
     VlProgress *progress = &trainer->progress;
-    int64_t saved = progress->step;
+    int64_t saved = progress->step > 0 ? progress->step : -1;
     while (progress->step < progress->steps) {
         VlStepMetrics metrics;
         VL_TRY(train_step(trainer, &metrics));
-        if (trainer->stopping) return interrupted(trainer);
+        if (trainer->stopping) return interrupted(trainer, saved);
         if (is_leader(trainer)) VL_TRY(vl_metrics_step(&trainer->metrics, &metrics));
         bool last = progress->step == progress->steps;
         if (trainer->has_heldout && config->heldout.every > 0 && progress->step % config->heldout.every == 0 && !last) {
-            VL_TRY(evaluate(trainer, VL_CONTROL_NONE));
+            VL_TRY(evaluate_course(trainer));
         }
         if (last || (config->checkpoint.every > 0 && progress->step % config->checkpoint.every == 0)) {
             VL_TRY(save(trainer));
@@ -283,8 +309,7 @@ static VlStatus run(Trainer *trainer) {
         }
     }
     if (saved < progress->step) VL_TRY(save(trainer));
-    for (int control = 0; trainer->has_heldout && control < VL_CONTROL_COUNT; control++)
-        VL_TRY(evaluate(trainer, (VlControl)control));
+    if (trainer->has_heldout) VL_TRY(evaluate_end(trainer));
     int64_t cut = vl_loader_truncated(trainer->loader);
     if (cut > 0) vl_log(VL_LOG_INFO, "%" PRId64 " samples were cut to data.max_tokens", cut);
     return VL_OK;
@@ -359,6 +384,10 @@ static VlStatus build_model(Trainer *trainer) {
     VL_TRY(vl_context_create(&trainer->context, "cpu", config->threads));
     VL_TRY(vl_vlm_create(&trainer->model, trainer->context, &trainer->model_config, trainable));
     VlParams *params = vl_vlm_params(trainer->model);
+    if (params->trainable_elements == 0) {
+        return vl_error(VL_USAGE, "train.trainable is [%s]: this model has nothing of that, and nothing would train",
+                        config->train.trainable);
+    }
     VL_TRY(vl_params_bind(trainer->context, params, strcmp(config->train.dtype, "bf16") == 0 ? VL_BF16 : VL_F32));
     VlOptimizerSettings settings = {config->optim.beta1, config->optim.beta2, config->optim.eps,
                                     config->optim.weight_decay, config->optim.clip_norm};
@@ -390,6 +419,10 @@ static VlStatus check_continuation(const Trainer *trainer, const VlCheckpointInf
         return vl_error(VL_INVALID, "%s started from %s, this configuration from %s: take another output folder", path,
                         info->base, trainer->base.path);
     }
+    if (strcmp(info->base_hash, trainer->base.hash) != 0) {
+        return vl_error(VL_INVALID, "%s has changed since %s was trained upon it: take another output folder",
+                        trainer->base.path, path);
+    }
     return VL_OK;
 }
 
@@ -400,9 +433,11 @@ static VlStatus continue_run(Trainer *trainer) {
         VlCheckpointInfo info;
         VL_TRY(vl_checkpoint_newest(trainer->config->output, before, path));
         if (!path[0]) return VL_OK;
-        VL_TRY(vl_comm_agree(trainer->comm, vl_checkpoint_info(path, &info)));
-        VL_TRY(vl_comm_agree(trainer->comm, check_continuation(trainer, &info, path)));
-        VlStatus status = vl_checkpoint_verify(trainer->comm, path);
+        VlStatus status = vl_comm_agree(trainer->comm, vl_checkpoint_info(path, &info));
+        if (status == VL_OK) {
+            VL_TRY(vl_comm_agree(trainer->comm, check_continuation(trainer, &info, path)));
+            status = vl_checkpoint_verify(trainer->comm, path);
+        }
         if (status == VL_OK) {
             trainer->progress = info.progress;
             VL_TRY(vl_checkpoint_load(trainer->context, path, vl_vlm_params(trainer->model), &trainer->optimizer));
@@ -413,7 +448,7 @@ static VlStatus continue_run(Trainer *trainer) {
             return vl_error_context(status, "checkpoint.fallback=true continues from the one before it");
         }
         vl_log(VL_LOG_WARNING, "%s; falling back to the checkpoint before it", vl_error_text());
-        before = info.progress.step;
+        before = vl_checkpoint_step(path);
     }
 }
 
@@ -454,6 +489,7 @@ static VlStatus prepare(Trainer *trainer) {
     VL_TRY(vl_comm_agree(trainer->comm, status));
     VL_TRY(vl_comm_agree(trainer->comm, open_data(trainer)));
     VL_TRY(vl_comm_agree(trainer->comm, build_model(trainer)));
+    VL_TRY(vl_model_source_identify(&trainer->base, trainer->comm));
     VL_TRY(plan_run(trainer));
     if (is_leader(trainer))
         VL_TRY(vl_metrics_open(&trainer->metrics, config->output, trainer->progress.step, trainer->progress.steps));
@@ -494,6 +530,7 @@ VlStatus vl_train(const VlConfig *config, VlComm *comm) {
     trainer->config = config;
     trainer->comm = comm;
     vl_signals_catch();
+    vl_comm_set_timeout(comm, config->parallel.timeout);
     VlStatus status = prepare(trainer);
     if (status == VL_OK) status = run(trainer);
     close_trainer(trainer);

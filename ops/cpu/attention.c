@@ -69,6 +69,13 @@ VL_VECTORISED static void correct(float *o, const float *correction, int64_t cou
     }
 }
 
+// A block of k or v in one piece, zero behind the last key.
+static void load_keys(float *to, VlTensor x, const VlAttention *attention, const VlAttentionBlock *block, int64_t key) {
+    int64_t width = attention->tiles.width, count = vl_minimum(VL_TILE_KEYS, block->keys - key);
+    vl_tile_load(to, x, block->first_key + key, count, block->kv_head, attention);
+    memset(to + count * width, 0, (size_t)((VL_TILE_KEYS - count) * width) * sizeof *to);
+}
+
 // Rows from `first` on against the block of keys that starts at `key`.
 static void attend(const Work *work, const VlAttentionBlock *block, int64_t first, int64_t key) {
     int64_t count = block->rows - first;
@@ -95,12 +102,6 @@ static void attend(const Work *work, const VlAttentionBlock *block, int64_t firs
                                      .columns = work->width,
                                      .depth = VL_TILE_KEYS,
                                      .add = true});
-}
-
-static void load_keys(float *to, VlTensor x, const VlAttention *attention, const VlAttentionBlock *block, int64_t key) {
-    int64_t width = attention->tiles.width, count = vl_minimum(VL_TILE_KEYS, block->keys - key);
-    vl_tile_load(to, x, block->first_key + key, count, block->kv_head, attention);
-    memset(to + count * width, 0, (size_t)((VL_TILE_KEYS - count) * width) * sizeof *to);
 }
 
 static void finish_block(const Work *work, VlTensor o, VlTensor lse, const VlAttention *attention,
@@ -142,15 +143,16 @@ static VlAttentionBlock find_block(const VlAttention *attention, int64_t index) 
     int64_t size = attention->tiles.queries, sequence = 0;
     for (;; sequence++) {
         int64_t queries = attention->cu_q[sequence + 1] - attention->cu_q[sequence];
-        int64_t blocks = vl_divide_up(queries, size) * attention->kv_heads;
-        if (index < blocks) break;
-        index -= blocks;
+        int64_t tasks = vl_divide_up(queries, size) * attention->kv_heads;
+        if (index < tasks) break;
+        index -= tasks;
     }
     VlAttentionBlock block = {.first_query = attention->cu_q[sequence], .first_key = attention->cu_k[sequence]};
     block.queries = attention->cu_q[sequence + 1] - block.first_query;
     block.keys = attention->cu_k[sequence + 1] - block.first_key;
-    block.kv_head = index % attention->kv_heads;
-    block.query = (vl_divide_up(block.queries, size) - 1 - index / attention->kv_heads) * size;
+    int64_t blocks = vl_divide_up(block.queries, size);
+    block.kv_head = index / blocks;
+    block.query = (blocks - 1 - index % blocks) * size;
     block.count = vl_minimum(size, block.queries - block.query);
     block.rows = vl_divide_up(block.count * attention->group, VL_TILE_ROWS) * VL_TILE_ROWS;
     return block;

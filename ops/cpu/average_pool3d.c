@@ -2,17 +2,6 @@
 
 #include "ops/cpu/blocks.h"
 #include "ops/cpu/cpu.h"
-#include "ops/cpu/vector_math.h"
-
-VL_VECTORISED static void add(float *sum, const float *x, int64_t count) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; i++) sum[i] += x[i];
-}
-
-VL_VECTORISED static void divide(float *y, const float *x, float divisor, int64_t count) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; i++) y[i] = x[i] / divisor;
-}
 
 // One pixel of y[N,t',h',w',C], of which `index` counts all but the channels.
 static void pool_pixel(VlTensor y, VlTensor x, const int64_t kernel[3], int64_t index) {
@@ -27,10 +16,10 @@ static void pool_pixel(VlTensor y, VlTensor x, const int64_t kernel[3], int64_t 
             int64_t from_t = t * kernel[0] + k / (kernel[1] * kernel[2]);
             int64_t from_h = h * kernel[1] + k / kernel[2] % kernel[1], from_w = w * kernel[2] + k % kernel[2];
             int64_t pixel = ((n * x.dim[1] + from_t) * x.dim[2] + from_h) * x.dim[3] + from_w;
-            add(sum, vl_block_read(x, pixel * channels + c, count, buffer), count);
+            vl_block_sum(sum, sum, vl_block_read(x, pixel * channels + c, count, buffer), count);
         }
         float *to = vl_block_target(y, index * channels + c, VL_WRITE, buffer);
-        divide(to, sum, (float)size, count);
+        vl_block_divide(to, sum, (float)size, count);
         vl_block_write(y, index * channels + c, count, VL_WRITE, to);
     }
 }
@@ -57,7 +46,7 @@ static void spread_pixel(VlTensor dx, VlTensor dy, const int64_t kernel[3], int6
     for (int64_t c = 0; c < channels; c += VL_BLOCK) {
         int64_t count = vl_minimum(VL_BLOCK, channels - c);
         float *to = vl_block_target(dx, index * channels + c, VL_WRITE, buffers[0]);
-        divide(to, vl_block_read(dy, from * channels + c, count, buffers[1]), (float)size, count);
+        vl_block_divide(to, vl_block_read(dy, from * channels + c, count, buffers[1]), (float)size, count);
         vl_block_write(dx, index * channels + c, count, VL_WRITE, to);
     }
 }

@@ -10,22 +10,28 @@ VL_VECTORISED static void narrow(VlBf16 *to, const float *from, int64_t count) {
     for (int64_t i = 0; i < count; i++) to[i] = vl_bf16_from_f32(from[i]);
 }
 
-VL_VECTORISED static void add_f32(float *to, const float *from, int64_t count) {
-    for (int64_t i = 0; i < count; i++) to[i] += from[i];
-}
-
 VL_VECTORISED static void add_bf16(VlBf16 *to, const float *from, int64_t count) {
     for (int64_t i = 0; i < count; i++) to[i] = vl_bf16_from_f32(vl_f32_from_bf16(to[i]) + from[i]);
 }
 
 void vl_block_convert(VlTensor y, int64_t start, int64_t count, VlMode mode, const float *values) {
     if (y.dtype == VL_F32) {
-        add_f32((float *)y.data + start, values, count);
+        vl_block_sum((float *)y.data + start, (float *)y.data + start, values, count);
     } else if (mode == VL_ADD) {
         add_bf16((VlBf16 *)y.data + start, values, count);
     } else {
         narrow((VlBf16 *)y.data + start, values, count);
     }
+}
+
+VL_VECTORISED void vl_block_sum(float *y, const float *a, const float *b, int64_t count) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) y[i] = a[i] + b[i];
+}
+
+VL_VECTORISED void vl_block_divide(float *y, const float *x, float divisor, int64_t count) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) y[i] = x[i] / divisor;
 }
 
 VlStatus vl_check_indices(const char *name, VlTensor indices, int64_t bound) {

@@ -42,6 +42,10 @@ static inline void vl_block_write(VlTensor y, int64_t start, int64_t count, VlMo
     if (!vl_is_empty(y) && (y.dtype != VL_F32 || mode != VL_WRITE)) vl_block_convert(y, start, count, mode, values);
 }
 
+// y = a + b and y = x / divisor within a block; y may be any of the inputs.
+void vl_block_sum(float *y, const float *a, const float *b, int64_t count);
+void vl_block_divide(float *y, const float *x, float divisor, int64_t count);
+
 // The columns that one thread sums over all rows: a multiple of a cache line of f32, at most a block.
 static inline int64_t vl_column_block(const VlContext *context, int64_t columns) {
     int64_t share = (vl_divide_up(columns, context->threads) + 15) / 16 * 16;

@@ -3,14 +3,8 @@
 
 #include "ops/cpu/blocks.h"
 #include "ops/cpu/cpu.h"
-#include "ops/cpu/vector_math.h"
 
 enum { BYTES = 1 << 16 };  // moved by a thread at a time
-
-VL_VECTORISED static void add_pair(float *y, const float *a, const float *b, int64_t count) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; i++) y[i] = a[i] + b[i];
-}
 
 VlStatus vl_cpu_add_tensors(VlContext *context, VlTensor y, VlTensor a, VlTensor b) {
     int64_t elements = vl_elements(y);
@@ -19,7 +13,7 @@ VlStatus vl_cpu_add_tensors(VlContext *context, VlTensor y, VlTensor a, VlTensor
         float buffers[3][VL_BLOCK];
         int64_t count = vl_minimum(VL_BLOCK, elements - start);
         float *to = vl_block_target(y, start, VL_WRITE, buffers[0]);
-        add_pair(to, vl_block_read(a, start, count, buffers[1]), vl_block_read(b, start, count, buffers[2]), count);
+        vl_block_sum(to, vl_block_read(a, start, count, buffers[1]), vl_block_read(b, start, count, buffers[2]), count);
         vl_block_write(y, start, count, VL_WRITE, to);
     }
     return VL_OK;

@@ -2,7 +2,6 @@
 
 #include "ops/cpu/blocks.h"
 #include "ops/cpu/cpu.h"
-#include "ops/cpu/vector_math.h"
 
 VlStatus vl_cpu_embedding_forward(VlContext *context, VlTensor y, VlTensor table, VlTensor ids) {
     VL_TRY(vl_check_indices("ids", ids, table.dim[0]));
@@ -13,11 +12,6 @@ VlStatus vl_cpu_embedding_forward(VlContext *context, VlTensor y, VlTensor table
         memcpy((char *)y.data + t * bytes, (const char *)table.data + id[t] * bytes, (size_t)bytes);
     }
     return VL_OK;
-}
-
-VL_VECTORISED static void add(float *to, const float *from, int64_t count) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; i++) to[i] += from[i];
 }
 
 // A thread has some columns and goes through all tokens, so the order of the sums is that of T.
@@ -31,7 +25,8 @@ VlStatus vl_cpu_embedding_backward(VlContext *context, VlTensor dtable, VlTensor
         float buffer[VL_BLOCK];
         int64_t count = vl_minimum(width, columns - c);
         for (int64_t t = 0; t < dy.dim[0]; t++) {
-            add((float *)dtable.data + id[t] * columns + c, vl_block_read(dy, t * columns + c, count, buffer), count);
+            float *to = (float *)dtable.data + id[t] * columns + c;
+            vl_block_sum(to, to, vl_block_read(dy, t * columns + c, count, buffer), count);
         }
     }
     return VL_OK;

@@ -2,7 +2,6 @@
 
 #include "ops/cpu/blocks.h"
 #include "ops/cpu/cpu.h"
-#include "ops/cpu/vector_math.h"
 #include "ops/scratch_rows.h"
 
 VlStatus vl_cpu_gather_rows_forward(VlContext *context, VlTensor y, VlTensor x, VlTensor index) {
@@ -28,11 +27,6 @@ static void sort_places(int64_t *begin, int64_t *places, int64_t rows, const int
     begin[rows] = count;
 }
 
-VL_VECTORISED static void add(float *sum, const float *x, int64_t count) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; i++) sum[i] += x[i];
-}
-
 static void sum_places(VlTensor dx, VlTensor dy, int64_t row, const int64_t *places, int64_t count) {
     int64_t columns = dx.dim[1];
     for (int64_t c = 0; c < columns; c += VL_BLOCK) {
@@ -41,7 +35,7 @@ static void sum_places(VlTensor dx, VlTensor dy, int64_t row, const int64_t *pla
         float *sum = vl_block_target(dx, row * columns + c, VL_WRITE, buffers[0]);
         memset(sum, 0, (size_t)width * sizeof *sum);
         for (int64_t i = 0; i < count; i++) {
-            add(sum, vl_block_read(dy, places[i] * columns + c, width, buffers[1]), width);
+            vl_block_sum(sum, sum, vl_block_read(dy, places[i] * columns + c, width, buffers[1]), width);
         }
         vl_block_write(dx, row * columns + c, width, VL_WRITE, sum);
     }

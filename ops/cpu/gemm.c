@@ -143,24 +143,26 @@ typedef struct Tiles {
     int64_t rows, columns, row_tiles, column_tiles;
 } Tiles;
 
-// Tiles of at most 512 x 512, halved until there are enough for several threads or too little work in one.
+// The longer side is halved until a tile is small enough for the caches and there are tiles for several threads, unless
+// there is too little work in one.
 static Tiles choose_tiles(int64_t m, int64_t n, int64_t k) {
-    enum { LARGEST = 512, SMALLEST = 64, ENOUGH = 8, LEAST_WORK = 1 << 20, GRAIN = 16 };
-    int64_t rows = vl_minimum(m, LARGEST), columns = vl_minimum(n, LARGEST);
-    while (vl_divide_up(m, rows) * vl_divide_up(n, columns) < ENOUGH && rows * columns * k > 2 * LEAST_WORK &&
-           (rows > SMALLEST || columns > SMALLEST)) {
-        if (rows > columns) {
-            rows = vl_divide_up(rows, 2);
+    enum { LARGEST = 640, SMALLEST = 64, LEAST_WORK = 1 << 20, MUCH_WORK = 1 << 30, GRAIN = 16 };
+    Tiles tiles = {m, n, 1, 1};
+    int64_t enough = (double)m * (double)n * (double)k > MUCH_WORK ? 8 : 4;
+    for (;;) {
+        int64_t longer = tiles.rows > tiles.columns ? tiles.rows : tiles.columns;
+        bool few = tiles.row_tiles * tiles.column_tiles < enough && longer > SMALLEST &&
+                   tiles.rows * tiles.columns * k > 2 * LEAST_WORK;
+        if (longer <= LARGEST && !few) return tiles;
+        int64_t half = vl_divide_up(vl_divide_up(longer, 2), GRAIN) * GRAIN;
+        if (tiles.rows > tiles.columns) {
+            tiles.rows = half;
+            tiles.row_tiles = vl_divide_up(m, half);
         } else {
-            columns = vl_divide_up(columns, 2);
+            tiles.columns = half;
+            tiles.column_tiles = vl_divide_up(n, half);
         }
     }
-    Tiles tiles = {.row_tiles = vl_divide_up(m, rows), .column_tiles = vl_divide_up(n, columns)};
-    tiles.rows = vl_divide_up(vl_divide_up(m, tiles.row_tiles), GRAIN) * GRAIN;
-    tiles.columns = vl_divide_up(vl_divide_up(n, tiles.column_tiles), GRAIN) * GRAIN;
-    tiles.row_tiles = vl_divide_up(m, tiles.rows);
-    tiles.column_tiles = vl_divide_up(n, tiles.columns);
-    return tiles;
 }
 
 static VlGemm tile_of(const VlGemm *gemm, Tiles tiles, int64_t index) {

@@ -1,4 +1,4 @@
-// Matrix products through oneDNN, the only file that knows it.
+// Matrix products through oneDNN; gemm.c is the only file that knows it.
 #ifndef VL_OPS_CPU_GEMM_H
 #define VL_OPS_CPU_GEMM_H
 

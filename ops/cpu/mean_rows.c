@@ -1,16 +1,5 @@
 #include "ops/cpu/blocks.h"
 #include "ops/cpu/cpu.h"
-#include "ops/cpu/vector_math.h"
-
-VL_VECTORISED static void add(float *sum, const float *x, int64_t count) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; i++) sum[i] += x[i];
-}
-
-VL_VECTORISED static void divide(float *y, const float *x, float divisor, int64_t count) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; i++) y[i] = x[i] / divisor;
-}
 
 VlStatus vl_cpu_mean_rows_forward(VlContext *context, VlTensor y, VlTensor x) {
     int64_t rows = x.dim[1], columns = x.dim[2], width = vl_column_block(context, columns);
@@ -20,10 +9,10 @@ VlStatus vl_cpu_mean_rows_forward(VlContext *context, VlTensor y, VlTensor x) {
             float buffer[VL_BLOCK], sum[VL_BLOCK] = {0};
             int64_t count = vl_minimum(width, columns - c);
             for (int64_t s = 0; s < rows; s++) {
-                add(sum, vl_block_read(x, (n * rows + s) * columns + c, count, buffer), count);
+                vl_block_sum(sum, sum, vl_block_read(x, (n * rows + s) * columns + c, count, buffer), count);
             }
             float *to = vl_block_target(y, n * columns + c, VL_WRITE, buffer);
-            divide(to, sum, (float)rows, count);
+            vl_block_divide(to, sum, (float)rows, count);
             vl_block_write(y, n * columns + c, count, VL_WRITE, to);
         }
     }
@@ -40,7 +29,7 @@ VlStatus vl_cpu_mean_rows_backward(VlContext *context, VlTensor dx, VlTensor dy,
                 float buffers[2][VL_BLOCK];
                 int64_t count = vl_minimum(VL_BLOCK, columns - c), start = (n * rows + s) * columns + c;
                 float *to = vl_block_target(dx, start, mode, buffers[0]);
-                divide(to, vl_block_read(dy, n * columns + c, count, buffers[1]), (float)rows, count);
+                vl_block_divide(to, vl_block_read(dy, n * columns + c, count, buffers[1]), (float)rows, count);
                 vl_block_write(dx, start, count, mode, to);
             }
         }

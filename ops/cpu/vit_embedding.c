@@ -2,12 +2,6 @@
 
 #include "ops/cpu/blocks.h"
 #include "ops/cpu/cpu.h"
-#include "ops/cpu/vector_math.h"
-
-VL_VECTORISED static void add_pair(float *y, const float *a, const float *b, int64_t count) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; i++) y[i] = a[i] + b[i];
-}
 
 VlStatus vl_cpu_vit_embedding_forward(VlContext *context, VlTensor y, VlTensor patches, VlTensor class_token,
                                       VlTensor position) {
@@ -21,8 +15,8 @@ VlStatus vl_cpu_vit_embedding_forward(VlContext *context, VlTensor y, VlTensor p
                 float buffers[3][VL_BLOCK];
                 int64_t count = vl_minimum(VL_BLOCK, columns - c), start = (n * rows + row) * columns + c;
                 float *to = vl_block_target(y, start, VL_WRITE, buffers[0]);
-                add_pair(to, vl_block_read(from, from_start + c, count, buffers[1]),
-                         vl_block_read(position, row * columns + c, count, buffers[2]), count);
+                vl_block_sum(to, vl_block_read(from, from_start + c, count, buffers[1]),
+                             vl_block_read(position, row * columns + c, count, buffers[2]), count);
                 vl_block_write(y, start, count, VL_WRITE, to);
             }
         }
@@ -38,7 +32,7 @@ static void parameter_gradients(VlTensor dclass_token, VlTensor dposition, VlTen
         int64_t count = vl_minimum(VL_BLOCK, columns - c);
         memset(sum, 0, sizeof sum);
         for (int64_t n = 0; n < dy.dim[0]; n++) {
-            add_pair(sum, sum, vl_block_read(dy, (n * rows + row) * columns + c, count, buffer), count);
+            vl_block_sum(sum, sum, vl_block_read(dy, (n * rows + row) * columns + c, count, buffer), count);
         }
         vl_block_write(dposition, row * columns + c, count, VL_ADD, sum);
         if (row == 0) vl_block_write(dclass_token, c, count, VL_ADD, sum);

@@ -1,6 +1,7 @@
 #include "data/loader.h"
 
 #include "base/crc32c.h"
+#include "data/deal.h"
 #include "tests/data/packing.h"
 
 enum { VISUAL_TOKENS = 5, GLOBAL_BATCH = 12, STEPS = 9 };
@@ -160,6 +161,45 @@ static void test_ranks_share_every_batch(void **state) {
             watch(&setting, 0, STEPS, many);
         }
         assert_equal_seen(one, many, 0, STEPS * GLOBAL_BATCH);
+    }
+}
+
+// The costliest rank of a step against dealing in turns, over all steps.
+static void test_ranks_get_even_work(void **state) {
+    (void)state;
+    enum { RANKS = 3 };
+    int64_t dealt[STEPS][RANKS] = {{0}}, turns[STEPS][RANKS] = {{0}}, most_dealt = 0, most_turns = 0;
+    Setting setting;
+    for (int64_t rank = 0; rank < RANKS; rank++) {
+        VlLoader *loader;
+        VlSample *samples;
+        int64_t count;
+        double seconds;
+        set(&setting, rank, RANKS, 1, 1);
+        assert_ok(vl_loader_open(&loader, &setting.options));
+        for (int64_t step = 0; step < STEPS; step++) {
+            assert_ok(vl_loader_next(loader, step, &samples, &count, &seconds));
+            for (int64_t i = 0; i < count; i++) {
+                int64_t n = samples[i].source * 100 + samples[i].index;
+                int64_t frames = samples[i].modal == VL_MODAL_IMAGE ? FRAMES : samples[i].frames;
+                int64_t tokens = 20 + 3 * (n % 13) + (frames ? VISUAL_TOKENS * frames - 1 : 0);
+                dealt[step][rank] += vl_deal_cost(tokens);
+                turns[step][samples[i].position % RANKS] += vl_deal_cost(tokens);
+            }
+        }
+        vl_loader_close(loader);
+    }
+    for (int64_t step = 0; step < STEPS; step++) {
+        int64_t dealt_here = 0, turns_here = 0;
+        for (int64_t rank = 0; rank < RANKS; rank++) {
+            if (dealt[step][rank] > dealt_here) dealt_here = dealt[step][rank];
+            if (turns[step][rank] > turns_here) turns_here = turns[step][rank];
+        }
+        most_dealt += dealt_here;
+        most_turns += turns_here;
+    }
+    if (!((double)most_dealt < 0.95 * (double)most_turns)) {
+        fail_msg("%lld against %lld in turns", (long long)most_dealt, (long long)most_turns);
     }
 }
 
@@ -435,6 +475,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_content),
         cmocka_unit_test(test_ranks_share_every_batch),
+        cmocka_unit_test(test_ranks_get_even_work),
         cmocka_unit_test(test_threads_and_prefetch_change_nothing),
         cmocka_unit_test(test_resume_in_the_middle),
         cmocka_unit_test(test_every_sample_in_a_pass),

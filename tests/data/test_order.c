@@ -186,6 +186,9 @@ static void test_deal(void **state) {
         double best = (double)total / (double)ranks > (double)largest ? (double)total / (double)ranks : (double)largest;
         if (!((double)most <= best * 4.0 / 3.0 + (double)largest / 3.0)) fail_msg("%d ranks: uneven", (int)ranks);
     }
+    const int64_t steep[6] = {1, 1, 100, 1, 1, 1};
+    assert_ok(vl_deal(steep, 6, 2, rank));
+    for (int64_t i = 0; i < 6; i++) assert_int_equal(rank[i], i != 2);
     const int64_t even[4] = {5, 5, 5, 5};
     assert_ok(vl_deal(even, 4, 2, rank));
     for (int64_t i = 0; i < 4; i++) assert_int_equal(rank[i], i % 2);

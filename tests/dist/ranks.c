@@ -175,9 +175,9 @@ static void sum_in_buckets(int64_t elements, int64_t bucket, uint64_t seed) {
         CHECK_OK(vl_buckets_finish(buckets));
         CHECK_OK(vl_copy_to_host(flat.context, flat.host, flat.tensor));
         for (int64_t i = 0; i < elements; i++) {
-            CHECK(memcmp(&flat.host[i], &flat.expected[i], 4) == 0, "%lld elements, bucket %lld, round %d: [%lld] %g, not %g",
-                  (long long)elements, (long long)bucket, round, (long long)i, (double)flat.host[i],
-                  (double)flat.expected[i]);
+            CHECK(memcmp(&flat.host[i], &flat.expected[i], 4) == 0,
+                  "%lld elements, bucket %lld, round %d: [%lld] %g, not %g", (long long)elements, (long long)bucket,
+                  round, (long long)i, (double)flat.host[i], (double)flat.expected[i]);
         }
     }
     vl_buckets_free(buckets);

@@ -23,8 +23,8 @@ static inline Output output_make(Check *check, VlTensor shape, VlMode mode) {
     return output;
 }
 
-// f32: within 1e-5 of `want`; bf16: at most twice as far from it as the naive bf16 computation. Both are without
-// `start`. `inputs` is the type of the operation's inputs: an f32 sum of bf16 inputs is held to the bound of f32.
+// f32: within 1e-5 of `want`, also where the inputs are bf16; bf16: at most twice as far from it as the naive bf16
+// computation. Both are without `start`.
 static inline void output_check(Check *check, const char *name, Output output, const double *want,
                                 const double *naive) {
     int64_t count = vl_elements(output.tensor);

@@ -4,12 +4,12 @@
 #include "optim/schedule.h"
 #include "tests/base/support.h"
 
-#define assert_rate(schedule, step, expected)                                                           \
-    do {                                                                                                \
-        double rate_ = vl_schedule_rate(&(schedule), (step)), expected_ = (expected);                   \
-        if (!(fabs(rate_ - expected_) <= 1e-15 + 1e-12 * fabs(expected_))) {                            \
+#define assert_rate(schedule, step, expected)                                                                \
+    do {                                                                                                     \
+        double rate_ = vl_schedule_rate(&(schedule), (step)), expected_ = (expected);                        \
+        if (!(fabs(rate_ - expected_) <= 1e-15 + 1e-12 * fabs(expected_))) {                                 \
             fail_msg("line %d, step %lld: %.17g, not %.17g", __LINE__, (long long)(step), rate_, expected_); \
-        }                                                                                               \
+        }                                                                                                    \
     } while (0)
 
 static void cosine(void **state) {

@@ -1,0 +1,137 @@
+// One rank of the training runs that test_ranks.c starts under mpirun: the golden curve on several ranks, micro-batches
+// cut in another way, and runs that go on with another number of ranks. A failed check ends all ranks.
+//
+// train_rank FOLDER MODE: the ranks share FOLDER. MODE "leave" keeps a run there for another number of ranks to
+// continue, which "continue" does.
+#include "tests/train/golden_curve.h"
+
+static VlComm *ranks, *alone;  // all of them; this one as a run of its own
+static const char *folder;
+static bool leader;
+
+static void shared_path(char out[VL_PATH_MAX], const char *name) { join(out, folder, name); }
+
+static void wait_for_all(void) { assert_ok(vl_comm_barrier(ranks)); }
+
+static void run_on_ranks(const char *stage, const char *run, const char *extra) {
+    assert_ok(train(ranks, folder, stage, run, extra));
+    wait_for_all();
+}
+
+static void expect_near(const char *what, const char *a, const char *b, int64_t begin, double limit) {
+    if (!leader) return;
+    Curve x, y;
+    read_curve(a, &x);
+    read_curve(b, &y);
+    assert_int_equal(x.steps, 30);
+    double distance = loss_distance(&x, &y, begin, 30);
+    if (!(distance <= limit)) fail_msg("%s: %.2g away, limit %.2g", what, distance, limit);
+    printf("%s: losses within %.1e\n", what, distance);
+}
+
+static void golden_curves(void) {
+    static const char *const stages[] = {"pretrain", "finetune"};
+    char run[VL_PATH_MAX], single[VL_PATH_MAX], name[64];
+    for (int i = 0; i < 2; i++) {
+        snprintf(name, sizeof name, "%s-1", stages[i]);
+        shared_path(run, stages[i]);
+        shared_path(single, name);
+        run_on_ranks(stages[i], run, "train.seed=42");
+        if (leader) {
+            char checkpoint[VL_PATH_MAX];
+            checkpoint_path(checkpoint, run, 30);  // a file of each rank, the manifest, the configuration
+            assert_int_equal(count_names(checkpoint), vl_comm_size(ranks) + 2);
+            assert_ok(train(alone, folder, stages[i], single));
+            check_curve(run, stages[i]);
+            check_weights(run, stages[i]);
+        }
+        wait_for_all();
+        expect_near(stages[i], run, single, 0, 2e-5);
+    }
+}
+
+static void small_micro_batches(void) {
+    char run[VL_PATH_MAX], whole[VL_PATH_MAX];
+    shared_path(run, "parts");
+    shared_path(whole, "finetune");
+    run_on_ranks("finetune", run, "train.micro_tokens=2");
+    if (leader) check_curve(run, "finetune");
+    expect_near("one sample a micro-batch", run, whole, 0, 2e-5);
+}
+
+// From step 10 of a run on as many ranks: the same bits.
+static void continue_on_the_same(void) {
+    char run[VL_PATH_MAX], again[VL_PATH_MAX];
+    shared_path(run, "finetune");
+    shared_path(again, "again");
+    if (leader) copy_run_at(run, 10, again);
+    wait_for_all();
+    run_on_ranks("finetune", again, "train.seed=42");
+    if (!leader) return;
+    Curve whole, resumed;
+    read_curve(run, &whole);
+    read_curve(again, &resumed);
+    assert_true(same_bits(&whole, &resumed));
+    assert_true(same_weights(run, again));
+}
+
+// One rank -> these, and these -> one rank.
+static void continue_on_others(void) {
+    char single[VL_PATH_MAX], run[VL_PATH_MAX], up[VL_PATH_MAX], down[VL_PATH_MAX];
+    shared_path(single, "finetune-1");
+    shared_path(run, "finetune");
+    shared_path(up, "up");
+    shared_path(down, "down");
+    if (leader) copy_run_at(single, 10, up);
+    wait_for_all();
+    run_on_ranks("finetune", up, "train.seed=42");
+    if (leader) {
+        copy_run_at(run, 10, down);
+        assert_ok(train(alone, folder, "finetune", down));
+    }
+    wait_for_all();
+    expect_near("1 rank -> these", up, single, 10, 1e-5);
+    expect_near("these -> 1 rank", down, run, 10, 1e-5);
+}
+
+static void continue_what_others_left(void) {
+    char left[VL_PATH_MAX], run[VL_PATH_MAX];
+    shared_path(left, "left");
+    shared_path(run, "from-left");
+    if (leader) copy_run_at(left, 10, run);
+    wait_for_all();
+    run_on_ranks("finetune", run, "train.seed=42");
+    expect_near("another number of ranks -> these", run, left, 10, 1e-5);
+}
+
+int main(int argc, char **argv) {
+    if (argc < 3) return 2;
+    folder = argv[1];
+    assert_ok(vl_comm_open(&ranks, 120));
+    leader = vl_comm_rank(ranks) == 0;
+    vl_log_configure(VL_LOG_WARNING, (int)vl_comm_rank(ranks));
+    // A communicator of one rank is what opens outside of a launcher.
+    static const char *const launcher[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "MPI_LOCALNRANKS",
+                                           "VL2_MPI"};
+    for (size_t i = 0; i < sizeof launcher / sizeof *launcher; i++) unsetenv(launcher[i]);
+    assert_ok(vl_comm_open(&alone, 0));
+    assert_int_equal(vl_comm_size(alone), 1);
+    if (strcmp(argv[2], "all") == 0) {
+        golden_curves();
+        small_micro_batches();
+        continue_on_the_same();
+        continue_on_others();
+    } else if (strcmp(argv[2], "leave") == 0) {
+        char run[VL_PATH_MAX];
+        golden_curves();
+        continue_on_the_same();
+        shared_path(run, "left");
+        run_on_ranks("finetune", run, "train.seed=42");
+    } else {
+        continue_what_others_left();
+    }
+    vl_comm_close(alone);
+    vl_comm_close(ranks);
+    printf("rank done\n");
+    return 0;
+}
