@@ -36,6 +36,7 @@ VlStatus vl_shard_hdf5_start(void) {
                                         .decoder_present = 1,
                                         .name = "zstd",
                                         .filter = zstd_filter};
+    H5dont_atexit();  // after a failed write (a full disk) its clean-up at exit crashes; every file is closed by us
     if (H5open() < 0 || H5Eset_auto2(H5E_DEFAULT, NULL, NULL) < 0 || H5Zregister(&filter) < 0) {
         return vl_error(VL_INTERNAL, "HDF5 cannot be started: its library refuses the zstd filter");
     }

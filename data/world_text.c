@@ -73,10 +73,25 @@ static const char *modality_of(const VlWorldScene *scene) {
 
 // ---- Captions --------------------------------------------------------------
 
+// The things of a picture in the order of reading, so that only one caption is right.
+static void write_still_caption(const VlWorldScene *scene, char text[TEXT]) {
+    static const int64_t reading_order[VL_WORLD_CELLS] = {7, 0, 1, 6, 8, 2, 5, 4, 3};
+    size_t used = 0;
+    for (int64_t i = 0; i < VL_WORLD_CELLS; i++) {
+        for (int64_t j = 0; j < scene->things; j++) {
+            const VlWorldThing *thing = &scene->thing[j];
+            if (thing->cell != reading_order[i]) continue;
+            used += (size_t)snprintf(text + used, TEXT - used, "%s %s %s in the %s", used ? ", a" : "A",
+                                     vl_world_colours[thing->colour], vl_world_shapes[thing->shape],
+                                     vl_world_cells[thing->cell]);
+        }
+    }
+    snprintf(text + used, TEXT - used, ".");
+}
+
 static void write_caption(const VlWorldScene *scene, char text[TEXT]) {
     const VlWorldThing *thing = scene->thing;
     const char *colour = vl_world_colours[thing->colour], *shape = vl_world_shapes[thing->shape];
-    size_t used = 0;
     switch (scene->motion) {
     case VL_WORLD_GLIDE:
         snprintf(text, TEXT, "A %s %s moves %s.", colour, shape, vl_world_cells[scene->direction]);
@@ -92,12 +107,7 @@ static void write_caption(const VlWorldScene *scene, char text[TEXT]) {
         snprintf(text, TEXT, "First a %s %s appears, then a %s %s.", colour, shape, vl_world_colours[thing[1].colour],
                  vl_world_shapes[thing[1].shape]);
         break;
-    default:
-        for (int64_t i = 0; i < scene->things; i++) {
-            used += (size_t)snprintf(text + used, TEXT - used, "%s%s %s in the %s%s", i ? ", a " : "A ",
-                                     vl_world_colours[thing[i].colour], vl_world_shapes[thing[i].shape],
-                                     vl_world_cells[thing[i].cell], i == scene->things - 1 ? "." : "");
-        }
+    default: write_still_caption(scene, text);
     }
 }
 

@@ -123,8 +123,15 @@ static VlStatus sync_file(const char *path) {
     return VL_OK;
 }
 
-VlStatus vl_checkpoint_file_write(const char *path, const VlOptimizer *optimizer, int64_t first, int64_t last) {
+// Before the first call of the library. Its clean-up at exit crashes after a failed write (a full disk), and is not
+// needed: every file is closed here. Its messages are ours to word.
+static void start_hdf5(void) {
+    H5dont_atexit();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+}
+
+VlStatus vl_checkpoint_file_write(const char *path, const VlOptimizer *optimizer, int64_t first, int64_t last) {
+    start_hdf5();
     if (vl_fault_hit()) return vl_error(VL_IO, "cannot create %s: injected fault", path);
     errno = 0;
     hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
@@ -214,7 +221,7 @@ static herr_t visit_link(hid_t group, const char *name, const H5L_info_t *info, 
 }
 
 static VlStatus walk_groups(Walk *walk, int groups) {
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    start_hdf5();
     hid_t file = H5Fopen(walk->path, H5F_ACC_RDONLY, H5P_DEFAULT);
     if (file < 0) return vl_error(VL_FORMAT, "%s is missing or no HDF5 file", walk->path);
     for (walk->kind = 0; walk->kind < groups && walk->status == VL_OK; walk->kind++) {

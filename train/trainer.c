@@ -469,11 +469,17 @@ static VlStatus plan_run(Trainer *trainer) {
 }
 
 static VlStatus open_output(Trainer *trainer) {
-    char path[VL_PATH_MAX];
     VL_TRY(vl_make_folders(trainer->config->output));
-    VL_TRY(vl_checkpoint_clean(trainer->config->output));
+    return vl_checkpoint_clean(trainer->config->output);
+}
+
+// Once it is sure that this run goes on in this folder: a run that is refused leaves the records of the other one
+// alone.
+static VlStatus open_records(Trainer *trainer) {
+    char path[VL_PATH_MAX];
     VL_TRY(vl_path_join(path, trainer->config->output, "config.resolved.yaml"));
-    return vl_write_file(path, trainer->configuration, (int64_t)strlen(trainer->configuration));
+    VL_TRY(vl_write_file(path, trainer->configuration, (int64_t)strlen(trainer->configuration)));
+    return vl_metrics_open(&trainer->metrics, trainer->config->output, trainer->progress.step, trainer->progress.steps);
 }
 
 static VlStatus prepare(Trainer *trainer) {
@@ -491,8 +497,7 @@ static VlStatus prepare(Trainer *trainer) {
     VL_TRY(vl_comm_agree(trainer->comm, build_model(trainer)));
     VL_TRY(vl_model_source_identify(&trainer->base, trainer->comm));
     VL_TRY(plan_run(trainer));
-    if (is_leader(trainer))
-        VL_TRY(vl_metrics_open(&trainer->metrics, config->output, trainer->progress.step, trainer->progress.steps));
+    if (is_leader(trainer)) VL_TRY(open_records(trainer));
     double peak;
     VL_TRY(vl_measure_gemm_peak(trainer->context, strcmp(config->train.dtype, "bf16") == 0 ? VL_BF16 : VL_F32, 1024,
                                 0.3, &peak));

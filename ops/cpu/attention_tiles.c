@@ -6,71 +6,53 @@
 #include "ops/cpu/blocks.h"
 #include "ops/cpu/vector_math.h"
 
-enum { LANES = 16, MOST_HEIGHT = 8 };
-typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
+// NAME##_registers: c[height, lanes * vectors] in registers; height and vectors are constants where it is inlined.
+// NAME: a product in such tiles, a last one of one vector. A macro, because vectors that are longer than the
+// processor's end up in memory.
+#define DEFINE_MULTIPLY(NAME, LANES, HEIGHT, VECTORS, ATTRIBUTES)                                                      \
+    typedef float NAME##_lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias)); \
+    static inline __attribute__((always_inline)) void NAME##_registers(                                                \
+        const VlTileProduct *p, int64_t i, int64_t j, int64_t row_stride, int64_t step, const int vectors) {           \
+        NAME##_lanes sum[HEIGHT][VECTORS], x[VECTORS];                                                                 \
+        float *c = p->c + i * p->c_leading + j;                                                                        \
+        const float *a = p->a + i * row_stride, *b = p->b + j;                                                         \
+        int64_t c_leading = p->c_leading, b_leading = p->b_leading;                                                    \
+        _Pragma("GCC unroll 8") for (int r = 0; r < HEIGHT; r++) {                                                     \
+            _Pragma("GCC unroll 2") for (int v = 0; v < vectors; v++) {                                                \
+                sum[r][v] = p->add ? *(NAME##_lanes *)(c + r * c_leading + v * LANES) : (NAME##_lanes){0};             \
+            }                                                                                                          \
+        }                                                                                                              \
+        for (int64_t k = 0; k < p->depth; k++) {                                                                       \
+            _Pragma("GCC unroll 2") for (int v = 0; v < vectors; v++) {                                                \
+                x[v] = *(const NAME##_lanes *)(b + k * b_leading + v * LANES);                                         \
+            }                                                                                                          \
+            _Pragma("GCC unroll 8") for (int r = 0; r < HEIGHT; r++) {                                                 \
+                float factor = a[r * row_stride + k * step];                                                           \
+                _Pragma("GCC unroll 2") for (int v = 0; v < vectors; v++) sum[r][v] += factor * x[v];                  \
+            }                                                                                                          \
+        }                                                                                                              \
+        _Pragma("GCC unroll 8") for (int r = 0; r < HEIGHT; r++) {                                                     \
+            _Pragma("GCC unroll 2") for (int v = 0; v < vectors; v++) {                                                \
+                *(NAME##_lanes *)(c + r * c_leading + v * LANES) = sum[r][v];                                          \
+            }                                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
+    ATTRIBUTES static void NAME(const VlTileProduct *p) {                                                              \
+        int64_t wide = p->columns / (LANES * VECTORS) * (LANES * VECTORS);                                             \
+        int64_t row_stride = p->a_transposed ? 1 : p->a_leading, step = p->a_transposed ? p->a_leading : 1;            \
+        for (int64_t i = 0; i < p->rows; i += HEIGHT) {                                                                \
+            for (int64_t j = 0; j < wide; j += LANES * VECTORS) {                                                      \
+                NAME##_registers(p, i, j, row_stride, step, VECTORS);                                                  \
+            }                                                                                                          \
+            for (int64_t j = wide; j < p->columns; j += LANES) NAME##_registers(p, i, j, row_stride, step, 1);         \
+        }                                                                                                              \
+    }
 
-// c[height, 16 * vectors] in registers. height and vectors are constants where it is inlined.
-static inline __attribute__((always_inline)) void multiply_registers(const VlTileProduct *p, int64_t i, int64_t j,
-                                                                     int64_t row_stride, int64_t step, const int height,
-                                                                     const int vectors) {
-    Lanes sum[MOST_HEIGHT][2];
-    float *c = p->c + i * p->c_leading + j;
-    const float *a = p->a + i * row_stride, *b = p->b + j;
-    int64_t c_leading = p->c_leading, b_leading = p->b_leading;
-#pragma GCC unroll 8
-    for (int r = 0; r < height; r++) {
-#pragma GCC unroll 2
-        for (int v = 0; v < vectors; v++) {
-            sum[r][v] = p->add ? *(const Lanes *)(c + r * c_leading + v * LANES) : (Lanes){0};
-        }
-    }
-    for (int64_t k = 0; k < p->depth; k++) {
-        Lanes x[2];
-#pragma GCC unroll 2
-        for (int v = 0; v < vectors; v++) x[v] = *(const Lanes *)(b + k * b_leading + v * LANES);
-#pragma GCC unroll 8
-        for (int r = 0; r < height; r++) {
-            float factor = a[r * row_stride + k * step];
-#pragma GCC unroll 2
-            for (int v = 0; v < vectors; v++) sum[r][v] += factor * x[v];
-        }
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < height; r++) {
-#pragma GCC unroll 2
-        for (int v = 0; v < vectors; v++) *(Lanes *)(c + r * c_leading + v * LANES) = sum[r][v];
-    }
-}
-
-// Tiles of height x (16 * vectors), a last one of 16 columns.
-static inline __attribute__((always_inline)) void multiply_tiles(const VlTileProduct *p, const int height,
-                                                                 const int vectors) {
-    int64_t wide = p->columns / (LANES * vectors) * (LANES * vectors);
-    for (int64_t i = 0; i < p->rows; i += height) {
-        for (int64_t j = 0; j < wide; j += LANES * vectors) {
-            if (p->a_transposed) {
-                multiply_registers(p, i, j, 1, p->a_leading, height, vectors);
-            } else {
-                multiply_registers(p, i, j, p->a_leading, 1, height, vectors);
-            }
-        }
-        for (int64_t j = wide; j < p->columns; j += LANES) {
-            if (p->a_transposed) {
-                multiply_registers(p, i, j, 1, p->a_leading, height, 1);
-            } else {
-                multiply_registers(p, i, j, p->a_leading, 1, height, 1);
-            }
-        }
-    }
-}
-
-// 4 x 16 floats fit in the 16 registers of AVX2, 8 x 32 in the 32 of AVX-512.
-VL_VECTORISED static void multiply_narrow(const VlTileProduct *p) { multiply_tiles(p, 4, 1); }
+// 4 x 2 vectors of 8 fit in the 16 registers of AVX2, 8 x 2 of 16 in the 32 of AVX-512.
+DEFINE_MULTIPLY(multiply_narrow, 8, 4, 2, VL_VECTORISED)
 
 #if defined(__x86_64__)
-__attribute__((target("arch=x86-64-v4"))) static void multiply_wide(const VlTileProduct *p) {
-    multiply_tiles(p, MOST_HEIGHT, 2);
-}
+DEFINE_MULTIPLY(multiply_wide, 16, 8, 2, __attribute__((target("arch=x86-64-v4"))))
 
 void vl_tile_multiply(VlTileProduct product) {
     if (__builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
