@@ -177,29 +177,94 @@ static void expect_ids(const VlTokenizer *tokenizer, const char *text, bool spec
 static void test_added_tokens(void **state) {
     (void)state;
     VlTokenizer *tokenizer = NULL;
-    must(load_text(&tokenizer,
-                   "{\"added_tokens\":[" ADDED("8", "[L]", "\"lstrip\":true,\"special\":true") "," ADDED(
-                       "9",
-                       "[R]", "\"rstrip\":true,\"normalized\":false") "," ADDED("10", "ba",
-                                                                                "\"single_word\":true,\"normalized\":"
-                                                                                "false") "," ADDED("11", "b b",
+    must(load_text(
+        &tokenizer,
+        "{\"added_tokens\":[" ADDED("8", "[L]", "\"lstrip\":true,\"special\":true") "," ADDED(
+            "9", "[R]",
+            "\"rstrip\":true,\"normalized\":false") "," ADDED("10", "ba",
+                                                              "\"single_word\":true,\"normalized\":"
+                                                              "false") "," ADDED("11", "b b",
+                                                                                 "\"normalized\":"
+                                                                                 "true") "," ADDED("1"
+                                                                                                   "2",
+                                                                                                   "["
+                                                                                                   "L"
+                                                                                                   "]"
+                                                                                                   "["
+                                                                                                   "R"
+                                                                                                   "]",
                                                                                                    "\"normalized\":"
-                                                                                                   "true") "," ADDED("1"
-                                                                                                                     "2",
-                                                                                                                     "["
-                                                                                                                     "L"
-                                                                                                                     "]"
-                                                                                                                     "["
-                                                                                                                     "R"
-                                                                                                                     "]",
-                                                                                                                     "\"normalized\":false") "],"
-                                                                                                                                             "\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"_\"},"
-                                                                                                                                             "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"a\"}},"
-                                                                                                                                             "{\"Sequence\":{\"id\":\"A\"}},{\"SpecialToken\":{\"id\":\"b\"}}],\"special_tokens\":{"
-                                                                                                                                             "\"a\":{\"ids\":[1]},\"b\":{\"ids\":[2,2]}}},"
-                                                                                                                                             "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":\"_\"},"
-                                                                                                                                             "\"content\":\" \"},{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0},{\"type\":\"Fuse\"}]}," MODEL
-                                                                                                                                             "}"));
+                                                                                                   "false") "],"
+                                                                                                            "\"normaliz"
+                                                                                                            "er\":{"
+                                                                                                            "\"type\":"
+                                                                                                            "\"Replace"
+                                                                                                            "\","
+                                                                                                            "\"pattern"
+                                                                                                            "\":{"
+                                                                                                            "\"String\""
+                                                                                                            ":\" "
+                                                                                                            "\"},"
+                                                                                                            "\"content"
+                                                                                                            "\":\"_\"},"
+                                                                                                            "\"post_"
+                                                                                                            "processor"
+                                                                                                            "\":{"
+                                                                                                            "\"type\":"
+                                                                                                            "\"Template"
+                                                                                                            "Processing"
+                                                                                                            "\","
+                                                                                                            "\"single\""
+                                                                                                            ":[{"
+                                                                                                            "\"SpecialT"
+                                                                                                            "oken\":{"
+                                                                                                            "\"id\":"
+                                                                                                            "\"a\"}},"
+                                                                                                            "{\"Sequenc"
+                                                                                                            "e\":{"
+                                                                                                            "\"id\":"
+                                                                                                            "\"A\"}},{"
+                                                                                                            "\"SpecialT"
+                                                                                                            "oken\":{"
+                                                                                                            "\"id\":"
+                                                                                                            "\"b\"}}],"
+                                                                                                            "\"special_"
+                                                                                                            "tokens\":{"
+                                                                                                            "\"a\":{"
+                                                                                                            "\"ids\":["
+                                                                                                            "1]},\"b\":"
+                                                                                                            "{\"ids\":["
+                                                                                                            "2,2]}}},"
+                                                                                                            "\"decoder"
+                                                                                                            "\":{"
+                                                                                                            "\"type\":"
+                                                                                                            "\"Sequence"
+                                                                                                            "\","
+                                                                                                            "\"decoders"
+                                                                                                            "\":[{"
+                                                                                                            "\"type\":"
+                                                                                                            "\"Replace"
+                                                                                                            "\","
+                                                                                                            "\"pattern"
+                                                                                                            "\":{"
+                                                                                                            "\"String\""
+                                                                                                            ":\"_\"},"
+                                                                                                            "\"content"
+                                                                                                            "\":\" "
+                                                                                                            "\"},{"
+                                                                                                            "\"type\":"
+                                                                                                            "\"Strip\","
+                                                                                                            "\"content"
+                                                                                                            "\":\" "
+                                                                                                            "\","
+                                                                                                            "\"start\":"
+                                                                                                            "1,"
+                                                                                                            "\"stop\":"
+                                                                                                            "0},{"
+                                                                                                            "\"type\":"
+                                                                                                            "\"Fuse\"}]"
+                                                                                                            "}," MODEL
+                                                                                                            "}"));
     expect_ids(tokenizer, "ab  [L]  ab", false, "4 8 3 3 4");
     expect_ids(tokenizer, "ab [R]  ab", false, "4 3 9 4");
     expect_ids(tokenizer, "ba", true, "1 10 2 2");
