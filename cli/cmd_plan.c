@@ -12,14 +12,19 @@ static VlStatus plan(const VlConfig *config, int64_t ranks) {
     VlModelSource source;
     VlModelConfig model;
     VlMemoryPlan memory;
-    VlPlanOptions options = {
-        .micro_tokens = config->train.micro_tokens, .max_tokens = config->data.max_tokens, .backward = true};
+    VlPlanOptions options = {.micro_tokens = config->train.micro_tokens,
+                             .max_tokens = config->data.max_tokens,
+                             .threads = config->threads,
+                             .backward = true};
     if (!config->model.path[0])
         return vl_error(VL_USAGE, "model.path is missing: a model folder, a checkpoint, or a run's output folder");
     VL_TRY(vl_model_source_open(&source, config->model.path, config->train.seed));
     VL_TRY(vl_model_config_load(&model, source.folder));
     if (config->data.frames > 0) model.num_frames = config->data.frames;
     options.frames = model.num_frames;
+    // By the reference's rule the visual tokens come on top of the longest text.
+    if (model.has_vision && strcmp(config->data.truncate, "text") == 0)
+        options.max_tokens += vl_model_visual_tokens(&model, model.num_frames);
     options.dtype = strcmp(config->train.dtype, "bf16") == 0 ? VL_BF16 : VL_F32;
     VL_TRY(vl_groups_parse(config->train.trainable, &options.trainable));
     VL_TRY(vl_memory_plan(&model, &options, &memory));

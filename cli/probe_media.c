@@ -1,6 +1,5 @@
 #include "cli/probe_media.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +9,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/safetensors.h"
+#include "cli/options.h"
 #include "data/clip.h"
 #include "data/frames.h"
 
@@ -18,68 +18,45 @@ enum { MAX_CONFIG_BYTES = 16 << 20 };
 // A video is opened twice, first for its size: together within the limit for one file.
 static const double SECONDS_PER_PASS = 4.5;
 
+static const int64_t FROM_MODEL = INT64_MIN;  // --num-frames was not given
+
 typedef struct MediaCall {
-    const char *model, *output, *aspect, *protocol, *num_frames, *start, *end;
+    const char *model, *output, *aspect, *protocol;
+    int64_t num_frames;
+    double start, end;  // NAN: not given
     int64_t files;
     char **file;  // the files among the arguments
 } MediaCall;
 
-static VlStatus parse_call(MediaCall *call, int argc, char **argv, bool video) {
-    struct {
-        const char *name;
-        const char **value;
-        bool video_only;
-    } options[] = {{"--model", &call->model, false},
-                   {"--output", &call->output, false},
-                   {"--aspect", &call->aspect, false},
-                   {"--protocol", &call->protocol, true},
-                   {"--num-frames", &call->num_frames, true},
-                   {"--start", &call->start, true},
-                   {"--end", &call->end, true}};
-    enum { OPTIONS = sizeof options / sizeof options[0] };
-    const char *names[OPTIONS];
-    for (int i = 0; i < OPTIONS; i++) names[i] = options[i].name;
-    VL_TRY(VL_NEW(&call->file, argc));
-    for (int a = 0; a < argc; a++) {
-        if (strncmp(argv[a], "--", 2) != 0) {
-            call->file[call->files++] = argv[a];
-            continue;
-        }
-        int found = 0;
-        while (found < OPTIONS && strcmp(argv[a], names[found]) != 0) found++;
-        if (found == OPTIONS || (options[found].video_only && !video)) {
-            const char *nearest = vl_nearest_word(argv[a], names, OPTIONS);
-            return vl_error(VL_USAGE, "unknown option '%s'%s%s", argv[a], nearest ? ": did you mean " : "",
-                            nearest ? nearest : "");
-        }
-        if (++a == argc) return vl_error(VL_USAGE, "%s needs a value", names[found]);
-        *options[found].value = argv[a];
-    }
-    if (!call->model || !call->output || call->files == 0) {
-        return vl_error(VL_USAGE, "--model DIR, --output FILE and at least one file are needed");
-    }
-    return VL_OK;
-}
-
-static VlStatus parse_seconds(double *seconds, const char *name, const char *text) {
-    char *end;
-    *seconds = NAN;
-    if (!text) return VL_OK;
-    *seconds = strtod(text, &end);
-    if (end != text && *end == '\0' && isfinite(*seconds)) return VL_OK;
-    return vl_error(VL_USAGE, "%s: '%s' is no number of seconds", name, text);
+static VlStatus parse_call(MediaCall *call, int argc, char **argv, bool video, bool *help) {
+    enum { COMMON = 3 };
+    const VlOption option[] = {
+        {"model", VL_OPTION_STRING, &call->model, "DIR", "model folder: its image preprocessing", true},
+        {"output", VL_OPTION_STRING, &call->output, "FILE", "safetensors to write", true},
+        {"aspect", VL_OPTION_STRING, &call->aspect, "pad|none", "pad to a square, or crop the centre", !video},
+        {"protocol", VL_OPTION_STRING, &call->protocol, "NAME",
+         "frame sampling: vl2-main, vl2-av, vl2-2024-06 (vl2-main)", false},
+        {"num-frames", VL_OPTION_INT64, &call->num_frames, "N", "frames taken (the model's num_frames)", false},
+        {"start", VL_OPTION_DOUBLE, &call->start, "S", "seconds from which frames are taken", false},
+        {"end", VL_OPTION_DOUBLE, &call->end, "S", "seconds up to which frames are taken", false}};
+    const VlCommand command = {video ? "probe video" : "probe image",
+                               video ? "Frames of videos, which and when, and their pixel values."
+                                     : "Pixel values of pictures as the vision tower takes them.",
+                               "FILE ...",
+                               1,
+                               INT32_MAX,
+                               video ? sizeof option / sizeof *option : COMMON,
+                               option};
+    *call = (MediaCall){.file = argv, .num_frames = FROM_MODEL, .start = NAN, .end = NAN};
+    return vl_options_parse(&command, argc, argv, &call->files, help);
 }
 
 // The number of frames: from the command line, else from the model's config.json.
 static VlStatus find_num_frames(const MediaCall *call, int64_t *num_frames) {
-    if (call->num_frames) {
-        char *end;
-        errno = 0;
-        *num_frames = strtoll(call->num_frames, &end, 10);
-        if (errno || end == call->num_frames || *end || *num_frames < 1) {
-            return vl_error(VL_USAGE, "--num-frames: '%s' is no number of frames", call->num_frames);
-        }
-        return VL_OK;
+    *num_frames = call->num_frames;
+    if (*num_frames != FROM_MODEL) {
+        if (*num_frames >= 1) return VL_OK;
+        return vl_error(VL_USAGE, "--num-frames: %lld is no number of frames", (long long)*num_frames);
     }
     char path[VL_PATH_MAX];
     json_t *document = NULL;
@@ -155,10 +132,21 @@ static VlStatus answer_lines(VlProtocol protocol, char **line, size_t *capacity)
 
 VlStatus vl_probe_frames(int argc, char **argv) {
     VlProtocol protocol;
-    if (argc != 2 || strcmp(argv[0], "--protocol") != 0) {
-        return vl_error(VL_USAGE, "probe frames takes --protocol vl2-main, vl2-av or vl2-2024-06");
-    }
-    VL_TRY(vl_protocol_parse(&protocol, argv[1]));
+    const char *name = NULL;
+    bool help;
+    const VlOption option[] = {
+        {"protocol", VL_OPTION_STRING, &name, "NAME", "frame sampling: vl2-main, vl2-av, vl2-2024-06", true}};
+    const VlCommand command = {"probe frames",
+                               "Frame indices: a request as JSON on each line of standard input, an answer on each of "
+                               "standard output.",
+                               NULL,
+                               0,
+                               0,
+                               1,
+                               option};
+    VL_TRY(vl_options_parse(&command, argc, argv, NULL, &help));
+    if (help) return VL_OK;
+    VL_TRY(vl_protocol_parse(&protocol, name));
     char *line = NULL;
     size_t capacity = 0;
     VlStatus status = answer_lines(protocol, &line, &capacity);
@@ -206,14 +194,9 @@ typedef struct Probe {
     float *values;    // one picture
 } Probe;
 
-static VlStatus open_probe(Probe *probe, int argc, char **argv, bool video) {
+static VlStatus open_probe(Probe *probe) {
     VlAspect aspect = VL_ASPECT_NONE;
-    VL_TRY(parse_call(&probe->call, argc, argv, video));
-    if (probe->call.aspect) {
-        VL_TRY(vl_aspect_parse(&aspect, probe->call.aspect));
-    } else if (!video) {
-        return vl_error(VL_USAGE, "--aspect pad or none is needed");
-    }
+    if (probe->call.aspect) VL_TRY(vl_aspect_parse(&aspect, probe->call.aspect));
     VL_TRY(vl_preprocess_load(&probe->config, probe->call.model));
     VL_TRY(vl_preprocessor_create(&probe->preprocessor, &probe->config, aspect));
     int64_t elements = 3 * probe->config.height * probe->config.width;
@@ -233,7 +216,6 @@ static void close_probe(Probe *probe) {
     vl_preprocessor_free(probe->preprocessor);
     vl_free(probe->levels);
     vl_free(probe->values);
-    vl_free(probe->call.file);
 }
 
 static VlStatus commit_output(Probe *probe) {
@@ -242,7 +224,10 @@ static VlStatus commit_output(Probe *probe) {
 }
 
 static VlStatus write_images(Probe *probe, int argc, char **argv) {
-    VL_TRY(open_probe(probe, argc, argv, false));
+    bool help;
+    VL_TRY(parse_call(&probe->call, argc, argv, false, &help));
+    if (help) return VL_OK;
+    VL_TRY(open_probe(probe));
     const VlPreprocessConfig *config = &probe->config;
     VL_TRY(begin_output(probe));
     for (int64_t i = 0; i < probe->call.files; i++) {
@@ -332,13 +317,14 @@ static VlStatus write_video(Probe *probe, const char *path, const VlClipRequest 
 
 static VlStatus write_videos(Probe *probe, Plan **plans, int argc, char **argv) {
     VlMediaOptions options = vl_media_defaults();
-    options.max_seconds = SECONDS_PER_PASS;
-    VL_TRY(open_probe(probe, argc, argv, true));
     const MediaCall *call = &probe->call;
-    VlClipRequest request = {.protocol = VL_PROTOCOL_MAIN};
+    bool help;
+    options.max_seconds = SECONDS_PER_PASS;
+    VL_TRY(parse_call(&probe->call, argc, argv, true, &help));
+    if (help) return VL_OK;
+    VL_TRY(open_probe(probe));
+    VlClipRequest request = {.protocol = VL_PROTOCOL_MAIN, .start = call->start, .end = call->end};
     if (call->protocol) VL_TRY(vl_protocol_parse(&request.protocol, call->protocol));
-    VL_TRY(parse_seconds(&request.start, "--start", call->start));
-    VL_TRY(parse_seconds(&request.end, "--end", call->end));
     VL_TRY(find_num_frames(call, &request.num_frames));
     VL_TRY(VL_NEW(plans, call->files));
     for (int64_t i = 0; i < call->files; i++) VL_TRY(plan_file(call->file[i], &request, &options, *plans + i));

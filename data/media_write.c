@@ -95,6 +95,7 @@ static VlStatus open_video(VideoWriter *writer, int64_t height, int64_t width, d
     AVDictionary *options = NULL;
     av_dict_set(&options, "preset", "veryfast", 0);
     av_dict_set(&options, "crf", "14", 0);
+    av_dict_set(&options, "mbtree", "0", 0);  // on small pictures its results vary from call to call
     VL_TRY(open_track(writer, &writer->video, codec, &options));
     writer->video.stream->avg_frame_rate = encoder->framerate;
     AVFrame *frame = writer->video.frame;

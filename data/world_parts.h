@@ -109,7 +109,8 @@ typedef enum VlWorldQuestion {
 VlWorldMotion vl_world_question_motion(VlWorldQuestion question);  // the scenes that it is held out from
 const char *vl_world_question_kind(VlWorldQuestion question);      // "image-colour", "temporal-order", ...
 
-// Samples as the annotation files hold them; the caller owns them. NULL: no memory. `random` orders the questions.
+// Samples as the annotation files hold them; the caller owns them. NULL: no memory. `random` orders the questions. A
+// caption's question is its medium alone.
 json_t *vl_world_sample_caption(const VlWorldScene *scene, const char *id, const char *media);
 // With `caption`, it is the last turn. A NULL medium: the questions alone, whose answers can only be guessed.
 json_t *vl_world_sample_questions(const VlWorldScene *scene, const char *id, const char *media, bool caption,

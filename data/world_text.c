@@ -115,7 +115,7 @@ json_t *vl_world_sample_caption(const VlWorldScene *scene, const char *id, const
     Talk talk = {0};
     char text[TEXT];
     write_caption(scene, text);
-    ask(&talk, text, "What is there?");
+    ask(&talk, text, "%s", "");
     return make_sample(id, modality_of(scene), media, "caption", &talk);
 }
 

@@ -19,11 +19,17 @@ typedef struct Word {
     int32_t piece[PIECES];
 } Word;
 
+typedef struct Merge {
+    int32_t left, right, merged;
+} Merge;
+
 typedef struct Trainer {
     int64_t words, words_capacity;
     Word *word;
     int64_t tokens, tokens_capacity;
     char **token;  // in the printable alphabet
+    int64_t merges, merges_capacity;
+    Merge *merge;
     VlWorldVocabulary *vocabulary;
     int64_t first;
 } Trainer;
@@ -142,17 +148,50 @@ static VlStatus find_pair(const Trainer *trainer, Pair *best) {
     return status;
 }
 
-static void merge_pair(Trainer *trainer, Pair pair, int32_t merged) {
+static void merge_pair(Trainer *trainer, const Merge *merge) {
     for (int64_t i = 0; i < trainer->words; i++) {
         Word *word = &trainer->word[i];
         int64_t kept = 0;
         for (int64_t j = 0; j < word->pieces; kept++) {
-            bool hit = j + 1 < word->pieces && word->piece[j] == pair.left && word->piece[j + 1] == pair.right;
-            word->piece[kept] = hit ? merged : word->piece[j];
+            bool hit = j + 1 < word->pieces && word->piece[j] == merge->left && word->piece[j + 1] == merge->right;
+            word->piece[kept] = hit ? merge->merged : word->piece[j];
             j += hit ? 2 : 1;
         }
         word->pieces = kept;
     }
+}
+
+static int64_t count_pieces(const Trainer *trainer) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < trainer->words; i++) count += trainer->word[i].pieces;
+    return count;
+}
+
+// Two pairs can make the same token; then a pair that was merged before may stand there again, and is merged as
+// encoding will do it: the earliest merges first.
+static void repeat_merges(Trainer *trainer) {
+    int64_t before;
+    do {
+        before = count_pieces(trainer);
+        for (int64_t i = 0; i < trainer->merges; i++) merge_pair(trainer, &trainer->merge[i]);
+    } while (count_pieces(trainer) < before);
+}
+
+static VlStatus add_merge(Trainer *trainer, Pair pair) {
+    char joined[4 * PIECES], text[4 * PIECES + 1];
+    snprintf(joined, sizeof joined, "%s%s", trainer->token[pair.left], trainer->token[pair.right]);
+    snprintf(text, sizeof text, "%s %s", trainer->token[pair.left], trainer->token[pair.right]);
+    if (json_array_append_new(trainer->vocabulary->merges, json_string(text)) != 0) {
+        return vl_error(VL_OUT_OF_MEMORY, "out of memory for a vocabulary");
+    }
+    const json_t *present = json_object_get(trainer->vocabulary->tokens, joined);
+    int64_t merged = present ? json_integer_value(present) - trainer->first : trainer->tokens;
+    if (!present) VL_TRY(add_token(trainer, joined));
+    VL_TRY(
+        vl_reserve(&trainer->merge, &trainer->merges_capacity, trainer->merges + 1, (int64_t)sizeof *trainer->merge));
+    trainer->merge[trainer->merges++] = (Merge){pair.left, pair.right, (int32_t)merged};
+    repeat_merges(trainer);
+    return VL_OK;
 }
 
 static VlStatus train(Trainer *trainer) {
@@ -165,16 +204,7 @@ static VlStatus train(Trainer *trainer) {
         Pair pair;
         VL_TRY(find_pair(trainer, &pair));
         if (pair.uses == 0) return VL_OK;
-        char joined[4 * PIECES], merge[4 * PIECES + 1];
-        snprintf(joined, sizeof joined, "%s%s", trainer->token[pair.left], trainer->token[pair.right]);
-        snprintf(merge, sizeof merge, "%s %s", trainer->token[pair.left], trainer->token[pair.right]);
-        if (json_array_append_new(trainer->vocabulary->merges, json_string(merge)) != 0) {
-            return vl_error(VL_OUT_OF_MEMORY, "out of memory for a vocabulary");
-        }
-        const json_t *present = json_object_get(trainer->vocabulary->tokens, joined);  // from two other parts
-        int64_t merged = present ? json_integer_value(present) - trainer->first : trainer->tokens;
-        if (!present) VL_TRY(add_token(trainer, joined));
-        merge_pair(trainer, pair, (int32_t)merged);
+        VL_TRY(add_merge(trainer, pair));
     }
 }
 
@@ -193,6 +223,7 @@ VlStatus vl_world_vocabulary_make(VlWorldVocabulary *vocabulary, int64_t first, 
     for (int64_t i = 0; i < trainer.tokens; i++) vl_free(trainer.token[i]);
     vl_free(trainer.word);
     vl_free(trainer.token);
+    vl_free(trainer.merge);
     if (status != VL_OK) vl_world_vocabulary_free(vocabulary);
     return status;
 }

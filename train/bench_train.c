@@ -129,8 +129,10 @@ static VlStatus measure(Bench *bench, VlBenchTrainResult *result) {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     result->peak_rss_bytes = (int64_t)usage.ru_maxrss * 1024;
-    VlPlanOptions plan_options = {
-        .trainable = bench->options->trainable, .dtype = bench->options->dtype, .backward = true};
+    VlPlanOptions plan_options = {.trainable = bench->options->trainable,
+                                  .dtype = bench->options->dtype,
+                                  .threads = bench->options->threads,
+                                  .backward = true};
     VlMemoryPlan plan;
     VL_TRY(vl_memory_plan_batch(&bench->config, &plan_options, &bench->batch, &plan));
     result->planned_bytes = plan.total_bytes;

@@ -116,6 +116,16 @@ static VlStatus write_manifest(const char *folder, const VlOptimizer *optimizer,
     return status;
 }
 
+// A checkpoint is renamed before it is removed: half removed it must not be taken for one.
+static VlStatus discard(const char *path) {
+    char old[VL_PATH_MAX + 16];
+    snprintf(old, sizeof old, "%s.old.tmp", path);
+    if (!vl_path_exists(path)) return VL_OK;
+    VL_TRY(vl_remove_tree(old));
+    if (rename(path, old) != 0) return vl_error(VL_IO, "cannot rename %s to %s: %s", path, old, strerror(errno));
+    return vl_remove_tree(old);
+}
+
 static VlStatus remove_old(const char *run, int64_t keep) {
     char folder[VL_PATH_MAX], path[VL_PATH_MAX], **names;
     int64_t count, complete = 0;
@@ -126,7 +136,7 @@ static VlStatus remove_old(const char *run, int64_t keep) {
         if (strncmp(names[i], "step-", 5) != 0 || strstr(names[i], ".tmp")) continue;
         if (++complete <= keep) continue;
         status = vl_path_join(path, folder, names[i]);
-        if (status == VL_OK) status = vl_remove_tree(path);
+        if (status == VL_OK) status = discard(path);
     }
     vl_free_names(names, count);
     return status;
@@ -176,7 +186,7 @@ VlStatus vl_checkpoint_save(VlComm *comm, const char *run, const VlOptimizer *op
             status = write_manifest(temporary, optimizer, base, trainable, progress, vl_comm_size(comm), hashes);
         if (status == VL_OK) status = vl_sync_folder(temporary);
         // A checkpoint of this step from before a fall-back to an earlier one makes way.
-        if (status == VL_OK) status = vl_remove_tree(final);
+        if (status == VL_OK) status = discard(final);
         if (status == VL_OK && rename(temporary, final) != 0) {
             status = vl_error(VL_IO, "cannot rename %s to %s: %s", temporary, final, strerror(errno));
         }

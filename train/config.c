@@ -121,6 +121,14 @@ static const Key *find_key(const char *name) {
     return NULL;
 }
 
+static bool is_section(const char *name) {
+    size_t length = strlen(name);
+    for (int64_t i = 0; i < KEYS; i++) {
+        if (strncmp(keys[i].name, name, length) == 0 && keys[i].name[length] == '.') return true;
+    }
+    return false;
+}
+
 static VlStatus unknown_key(Place place, const char *name) {
     const char *names[KEYS + 1];
     for (int64_t i = 0; i < KEYS; i++) names[i] = keys[i].name;
@@ -263,12 +271,8 @@ static VlStatus apply(VlConfig *config, const VlYaml *node, const char *prefix, 
             VL_TRY(set_value(config, key, list, place));
         } else if (key) {
             return wrong(place, "%s is no single value", name);
-        } else if (value->kind == VL_YAML_MAP && !*prefix) {
-            size_t length = strlen(name);
-            bool section = false;
-            for (int64_t j = 0; j < KEYS; j++)
-                section |= strncmp(keys[j].name, name, length) == 0 && keys[j].name[length] == '.';
-            if (!section) return unknown_key(place, name);
+        } else if (is_section(name)) {
+            if (value->kind != VL_YAML_MAP) return wrong(place, "%s is a map of keys", name);
             VL_TRY(apply(config, value, name, file));
         } else {
             return unknown_key(place, name);

@@ -26,7 +26,8 @@ static VlStatus plan_on(VlContext *context, const VlModelConfig *config, const V
     VL_TRY_GOTO(status, vl_params_bind(context, params, options->dtype), done);
     VL_TRY_GOTO(status, vl_optimizer_create(&optimizer, context, params, (VlOptimizerSettings){0}), done);
     context->flops = 0;
-    VL_TRY_GOTO(status, vl_vlm_plan(model, batch, options->backward), done);
+    VL_TRY_GOTO(status, vl_vlm_plan(model, batch, false), done);  // as vl_vlm_prepare, which binds the arenas
+    if (options->backward) VL_TRY_GOTO(status, vl_vlm_plan(model, batch, true), done);
     *plan = (VlMemoryPlan){.frozen_bytes = params->frozen_bytes,
                            .trainable_bytes = params->trainable_bytes,
                            .gradient_bytes = params->gradient_bytes,
@@ -53,7 +54,7 @@ done:
 VlStatus vl_memory_plan_batch(const VlModelConfig *config, const VlPlanOptions *options, const VlBatch *batch,
                               VlMemoryPlan *plan) {
     VlContext *context;
-    VL_TRY(vl_context_create(&context, "plan", 1));
+    VL_TRY(vl_context_create(&context, "plan", options->threads));
     VlStatus status = plan_on(context, config, options, batch, plan);
     vl_context_free(context);
     return status;
@@ -86,19 +87,18 @@ static int64_t at_least(int64_t value, int64_t least) { return value > least ? v
 
 VlStatus vl_memory_plan(const VlModelConfig *config, const VlPlanOptions *options, VlMemoryPlan *plan) {
     // Two ends: long sequences of text alone, every token labelled; and as many videos as fit, each with little text.
-    int64_t longest = options->max_tokens < options->micro_tokens ? options->max_tokens : options->micro_tokens;
-    int64_t texts = at_least(options->micro_tokens / longest, 1),
-            text_tokens = at_least(options->micro_tokens / texts, 2);
+    int64_t budget = at_least(options->micro_tokens, options->max_tokens);
+    int64_t texts = budget / options->max_tokens, text_tokens = at_least(budget / texts, 2);
     VlBatch batch = {0};
     VlMemoryPlan video = {0};
     VL_TRY(make_batch(config, texts, text_tokens, 0, &batch));
     VlStatus status = vl_memory_plan_batch(config, options, &batch, plan);
     vl_batch_free(&batch);
     if (status != VL_OK || !config->has_vision) return status;
-    enum { LEAST_TEXT = 16 };  // tokens of text beside a video: a template and a short question
+    enum { LEAST_TEXT = 2 };  // tokens of text beside a video
     int64_t visual = vl_model_visual_tokens(config, options->frames);
-    int64_t videos = at_least(options->micro_tokens / (visual + LEAST_TEXT), 1);
-    int64_t beside = at_least(options->micro_tokens / videos - visual + 1, LEAST_TEXT);
+    int64_t videos = at_least(budget / (visual + LEAST_TEXT), 1);
+    int64_t beside = at_least(budget / videos - visual + 1, LEAST_TEXT);
     VL_TRY(make_batch(config, videos, beside, options->frames, &batch));
     status = vl_memory_plan_batch(config, options, &batch, &video);
     vl_batch_free(&batch);

@@ -20,8 +20,9 @@ typedef struct VlPlanOptions {
     VlGroups trainable;
     VlDtype dtype;
     int64_t micro_tokens;  // budget of a micro-batch
-    int64_t max_tokens;    // longest sample
+    int64_t max_tokens;    // longest sample, its visual tokens included; alone it may be over the budget
     int64_t frames;        // of a video
+    int64_t threads;       // that will compute (0: as many as the process may use): scratch depends on them
     bool backward;
 } VlPlanOptions;
 

@@ -139,21 +139,25 @@ typedef struct Flat {
     float *host, *expected;
 } Flat;
 
-static void fill(Flat *flat, int64_t elements, uint64_t seed) {
-    for (int64_t i = 0; i < elements; i++) flat->expected[i] = 0;
+// This rank's gradients of a round, on the host; on the device there is nothing to be summed yet.
+static void draw(Flat *flat, int64_t elements, uint64_t seed) {
     VlRandom random = vl_random(seed, (uint64_t)rank);
+    for (int64_t i = 0; i < elements; i++) flat->expected[i] = 1e6f;
+    CHECK_OK(vl_copy_from_host(flat->context, flat->tensor, flat->expected));
     for (int64_t i = 0; i < elements; i++) flat->host[i] = (float)vl_random_normal(&random);
     memcpy(flat->expected, flat->host, (size_t)elements * sizeof(float));
-    CHECK_OK(vl_copy_from_host(flat->context, flat->tensor, flat->host));
 }
 
-// Announces [0, elements) from the back in ranges of random length, now and then leaving one out (only `gaps`).
-static void announce(VlBuckets *buckets, int64_t elements, VlRandom *random, bool gaps) {
-    for (int64_t end = elements; end > 0;) {
-        int64_t length = 1 + vl_random_below(random, elements / 3 + 1);
+// Backward: from the back, in ranges of random length, each is computed and then announced; with `gaps` now and then
+// one is not announced, with `silent` none is.
+static void backward(const Flat *flat, VlBuckets *buckets, int64_t elements, VlRandom *random, bool gaps, bool silent) {
+    for (int64_t end = elements, length; end > 0; end -= length) {
+        length = 1 + vl_random_below(random, elements / 3 + 1);
         if (length > end) length = end;
-        if (!gaps || vl_random_below(random, 3) > 0) CHECK_OK(vl_buckets_ready(buckets, end - length, length));
-        end -= length;
+        CHECK_OK(
+            vl_copy_from_host(flat->context, vl_rows(flat->tensor, end - length, length), flat->host + end - length));
+        if (silent || (gaps && vl_random_below(random, 3) == 0)) continue;
+        CHECK_OK(vl_buckets_ready(buckets, end - length, length));
     }
 }
 
@@ -168,10 +172,9 @@ static void sum_in_buckets(int64_t elements, int64_t bucket, uint64_t seed) {
     CHECK_OK(vl_buckets_create(&buckets, flat.context, comm, flat.tensor, bucket));
     VlRandom random = vl_random(seed, 1000 + (uint64_t)rank);  // every rank announces in a way of its own
     for (int round = 0; round < 4; round++) {
-        fill(&flat, elements, seed + (uint64_t)round);
+        draw(&flat, elements, seed + (uint64_t)round);
         CHECK_OK(vl_comm_reduce(comm, VL_SUM_F32, flat.expected, elements));
-        bool nothing = round == 2 && rank == size - 1;
-        if (!nothing) announce(buckets, elements, &random, round == 3);
+        backward(&flat, buckets, elements, &random, round == 3, round == 2 && rank == size - 1);
         CHECK_OK(vl_buckets_finish(buckets));
         CHECK_OK(vl_copy_to_host(flat.context, flat.host, flat.tensor));
         for (int64_t i = 0; i < elements; i++) {

@@ -9,7 +9,12 @@ static VlComm *ranks, *alone;  // all of them; this one as a run of its own
 static const char *folder;
 static bool leader;
 
-static void shared_path(char out[VL_PATH_MAX], const char *name) { join(out, folder, name); }
+// The path of a run on this number of ranks.
+static void shared_path(char out[VL_PATH_MAX], const char *name) {
+    char numbered[128];
+    snprintf(numbered, sizeof numbered, "ranks-%lld-%s", (long long)vl_comm_size(ranks), name);
+    join(out, folder, numbered);
+}
 
 static void wait_for_all(void) { assert_ok(vl_comm_barrier(ranks)); }
 
@@ -96,7 +101,7 @@ static void continue_on_others(void) {
 
 static void continue_what_others_left(void) {
     char left[VL_PATH_MAX], run[VL_PATH_MAX];
-    shared_path(left, "left");
+    join(left, folder, "left");
     shared_path(run, "from-left");
     if (leader) copy_run_at(left, 10, run);
     wait_for_all();
@@ -104,34 +109,44 @@ static void continue_what_others_left(void) {
     expect_near("another number of ranks -> these", run, left, 10, 1e-5);
 }
 
+static void all(void **state) {
+    (void)state;
+    golden_curves();
+    small_micro_batches();
+    continue_on_the_same();
+    continue_on_others();
+}
+
+static void leave(void **state) {
+    char run[VL_PATH_MAX];
+    (void)state;
+    golden_curves();
+    continue_on_the_same();
+    join(run, folder, "left");
+    run_on_ranks("finetune", run, "train.seed=42");
+}
+
+static void go_on(void **state) {
+    (void)state;
+    continue_what_others_left();
+}
+
 int main(int argc, char **argv) {
-    if (argc < 3) return 2;
+    if (argc < 3 || vl_comm_open(&ranks, 120) != VL_OK) return 2;
     folder = argv[1];
-    assert_ok(vl_comm_open(&ranks, 120));
     leader = vl_comm_rank(ranks) == 0;
     vl_log_configure(VL_LOG_WARNING, (int)vl_comm_rank(ranks));
     // A communicator of one rank is what opens outside of a launcher.
     static const char *const launcher[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "MPI_LOCALNRANKS",
                                            "VL2_MPI"};
     for (size_t i = 0; i < sizeof launcher / sizeof *launcher; i++) unsetenv(launcher[i]);
-    assert_ok(vl_comm_open(&alone, 0));
-    assert_int_equal(vl_comm_size(alone), 1);
-    if (strcmp(argv[2], "all") == 0) {
-        golden_curves();
-        small_micro_batches();
-        continue_on_the_same();
-        continue_on_others();
-    } else if (strcmp(argv[2], "leave") == 0) {
-        char run[VL_PATH_MAX];
-        golden_curves();
-        continue_on_the_same();
-        shared_path(run, "left");
-        run_on_ranks("finetune", run, "train.seed=42");
-    } else {
-        continue_what_others_left();
-    }
+    if (vl_comm_open(&alone, 0) != VL_OK || vl_comm_size(alone) != 1) return 2;
+    const struct CMUnitTest modes[] = {cmocka_unit_test(all), cmocka_unit_test(leave), cmocka_unit_test(go_on)};
+    cmocka_set_test_filter(argv[2]);
+    int failed = cmocka_run_group_tests(modes, NULL, NULL);
+    if (failed) vl_comm_abort(ranks, 1);
     vl_comm_close(alone);
     vl_comm_close(ranks);
-    printf("rank done\n");
-    return 0;
+    if (!failed) printf("rank done\n");
+    return failed;
 }

@@ -21,14 +21,31 @@ static void two_ranks(void **state) { ranks(state, "2", "all", 2); }
 
 static void four_ranks_then_three(void **state) {
     ranks(state, "4", "leave", 4);
-    ranks(state, "3", "continue", 3);
+    ranks(state, "3", "go_on", 3);
 }
 
-// kill -9 of one rank: the job ends within seconds, with a code other than 0, and continues afterwards.
-static void a_killed_rank(void **state) {
-    static Process killer;
-    char config[VL_PATH_MAX], output[VL_PATH_MAX + 16], metrics[VL_PATH_MAX], run[VL_PATH_MAX], victim[64];
-    join(run, *state, "killed-rank");
+// The child that a process has started last: of mpirun's, the last rank.
+static int last_child(int parent) {
+    char **names, path[VL_PATH_MAX], name[64];
+    int64_t count;
+    int last = -1;
+    assert_ok(vl_list_folder("/proc", &names, &count));
+    for (int64_t i = 0; i < count; i++) {
+        int number = atoi(names[i]), above = 0;
+        snprintf(path, sizeof path, "/proc/%d/stat", number);
+        FILE *file = number > last ? fopen(path, "r") : NULL;
+        if (!file) continue;
+        if (fscanf(file, "%*d %63s %*c %d", name, &above) == 2 && above == parent) last = number;
+        fclose(file);
+    }
+    vl_free_names(names, count);
+    return last;
+}
+
+// Starts vl2 on two ranks, and gives rank 1's process when steps have been done.
+static int start_two_ranks(void **state, const char *name, char run[VL_PATH_MAX]) {
+    char config[VL_PATH_MAX], output[VL_PATH_MAX + 16], metrics[VL_PATH_MAX];
+    join(run, *state, name);
     join(metrics, run, "metrics.jsonl");
     join(config, *state, "finetune.yaml");
     snprintf(output, sizeof output, "output=%s", run);
@@ -49,16 +66,37 @@ static void a_killed_rank(void **state) {
     process_start(&process, argv, 0);
     for (int i = 0; i < 2000 && !vl_path_exists(metrics); i++) process_sleep(0.02);
     process_sleep(0.5);
-    // Of the launcher's children the last one started is rank 1.
-    snprintf(victim, sizeof victim, "pgrep -P %d vl2 | tail -n 1", (int)process.pid);
-    assert_int_equal(process_call(&killer, 10, "sh", "-c", victim), 0);
-    int rank = atoi(killer.out);
+    int rank = last_child(process.pid);
     assert_true(rank > 1);
+    return rank;
+}
+
+// kill -9 of one rank: the job ends within seconds, with a code other than 0.
+static void a_killed_rank(void **state) {
+    char run[VL_PATH_MAX];
+    int rank = start_two_ranks(state, "killed-rank", run);
     assert_int_equal(kill(rank, SIGKILL), 0);
     double begin = process_clock();
     int code = process_finish(&process, 120);
     if (code <= 0) fail_msg("exit code %d: %s", code, process.err);
     assert_true(process_clock() - begin < 20);
+}
+
+// A signal to one rank ends all of them, with a checkpoint of the step that was done.
+static void a_signal_to_one_rank(void **state) {
+    char run[VL_PATH_MAX], newest[VL_PATH_MAX];
+    int rank = start_two_ranks(state, "one-signal", run);
+    assert_int_equal(kill(rank, SIGTERM), 0);
+    int code = process_finish(&process, 120);
+    if (code != 143) fail_msg("exit code %d: %s", code, process.err);
+    assert_non_null(strstr(process.err, "interrupted; a checkpoint of step"));
+    assert_ok(vl_checkpoint_newest(run, -1, newest));
+    char metrics[VL_PATH_MAX], *text;
+    int64_t size;
+    join(metrics, run, "metrics.jsonl");
+    assert_ok(vl_read_file(metrics, 1 << 24, &text, &size));
+    assert_int_equal(vl_checkpoint_step(newest), count_lines(text));
+    vl_free(text);
 }
 
 static int set_up(void **state) {
@@ -78,6 +116,7 @@ int main(void) {
         cmocka_unit_test(two_ranks),
         cmocka_unit_test(four_ranks_then_three),
         cmocka_unit_test(a_killed_rank),
+        cmocka_unit_test(a_signal_to_one_rank),
     };
     return cmocka_run_group_tests(tests, set_up, remove_scratch);
 }

@@ -30,7 +30,7 @@ static void kill_at_random_moments(void **state) {
     const char *run = scratch(state, "killed");
     VlRandom random = vl_random(4, 0);
     int killed = 0, code = -1;
-    for (int i = 0; i < 8 && code != 0; i++) {
+    for (int i = 0; i < 6 && code != 0; i++) {
         start_vl2_train(&process, *state, "finetune", run, "train.steps=60", "checkpoint.every=1", "checkpoint.keep=3");
         // The first kills hit the set-up, the others the steps and their checkpoints, which take most of the time.
         process_sleep(i < 2 ? 0.3 * vl_random_uniform(&random) : 0.4 + 0.8 * vl_random_uniform(&random));
@@ -118,7 +118,7 @@ static void injected_faults_are_clean_errors(void **state) {
     char newest[VL_PATH_MAX], number[32];
     int failed = 0;
     copy_run_at(whole, 20, run);
-    for (int n = 5; n < 100000; n = n * 2 + 3) {
+    for (int n = 5; n < 100000; n = n * 3 + 5) {
         snprintf(number, sizeof number, "%d", n);
         setenv("VL2_FAULT", number, 1);
         start_vl2_train(&process, *state, "finetune", run, "train.steps=60", "checkpoint.every=1000");

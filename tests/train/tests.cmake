@@ -11,7 +11,9 @@ foreach(program train_test_ranks train_test_stops)
 endforeach()
 add_test(NAME train.curve.guarded COMMAND train_test_curve golden_curves
   WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
-set_tests_properties(train.curve train.curve.guarded train.stops PROPERTIES LABELS fast TIMEOUT 600
-  ENVIRONMENT OMP_WAIT_POLICY=passive)
+set_tests_properties(train.curve.guarded PROPERTIES LABELS fast TIMEOUT 600)
+foreach(test bad_input checkpoint curve curve.guarded heldout memory_plan stops)
+  set_tests_properties(train.${test} PROPERTIES ENVIRONMENT OMP_WAIT_POLICY=passive)
+endforeach()
 set_property(TEST train.curve.guarded APPEND PROPERTY ENVIRONMENT VL2_GUARD=1)
 set_tests_properties(train.ranks PROPERTIES ENVIRONMENT "${VL_MPI_ENVIRONMENT}")

@@ -1,0 +1,104 @@
+// Micro-batches: cut by a budget of tokens, bad samples left out, frames in their places.
+#include <math.h>
+
+#include "tests/base/support.h"
+#include "train/micro_batch.h"
+
+#define MODEL VL_SOURCE_DIR "/tests/golden/train/model_vl"
+enum { SIDE = 42, PIXELS = 3 * SIDE * SIDE, MOST_FRAMES = 8 };
+
+static VlModelConfig config;
+static VlPreprocessConfig preprocess;
+static int64_t ids[8] = {1, VL_IMAGE_ID, 5, 6, 7, 8, 9, 10}, labels[8] = {-100, -100, -100, -100, 7, 8, 9, 10};
+static int64_t text_ids[8] = {1, 4, 5, 6, 7, 8, 9, 10};
+static uint8_t levels[MOST_FRAMES * PIXELS];
+
+static VlSample text(int64_t tokens) { return (VlSample){.tokens = tokens, .ids = text_ids, .labels = labels}; }
+
+static VlSample picture(uint8_t *pixels) {
+    return (VlSample){.modal = VL_MODAL_IMAGE,
+                      .tokens = 8,
+                      .ids = ids,
+                      .labels = labels,
+                      .frames = 1,
+                      .height = SIDE,
+                      .width = SIDE,
+                      .pixels = pixels};
+}
+
+static int set_up(void **state) {
+    (void)state;
+    assert_ok(vl_model_config_load(&config, MODEL));
+    assert_ok(vl_preprocess_load(&preprocess, MODEL));
+    assert_int_equal(preprocess.height, SIDE);
+    for (int64_t i = 0; i < MOST_FRAMES * PIXELS; i++) levels[i] = (uint8_t)(i * 37 + i / PIXELS * 11);
+    return 0;
+}
+
+static void expanded_tokens(void **state) {
+    (void)state;
+    int64_t visual = vl_model_visual_tokens(&config, config.num_frames);
+    VlSample sample = text(8), video = picture(levels);
+    assert_true(visual > 1);
+    assert_int_equal(vl_sample_expanded_tokens(&config, &sample), 8);
+    sample = picture(levels);
+    assert_int_equal(vl_sample_expanded_tokens(&config, &sample), 7 + visual);
+    video.modal = VL_MODAL_VIDEO;
+    video.frames = config.num_frames;
+    assert_int_equal(vl_sample_expanded_tokens(&config, &video), 7 + visual);
+    video.frames = 2;
+    assert_int_equal(vl_sample_expanded_tokens(&config, &video), 7 + vl_model_visual_tokens(&config, 2));
+    sample.bad = true;
+    assert_int_equal(vl_sample_expanded_tokens(&config, &sample), 0);
+}
+
+static void cut_by_the_budget(void **state) {
+    (void)state;
+    VlSample samples[6] = {text(4), text(6), text(8), text(3), {.bad = true}, text(5)};
+    assert_int_equal(vl_micro_batch_end(&config, samples, 6, 0, 10), 2);
+    assert_int_equal(vl_micro_batch_end(&config, samples, 6, 0, 9), 1);
+    assert_int_equal(vl_micro_batch_end(&config, samples, 6, 2, 10), 3);
+    assert_int_equal(vl_micro_batch_end(&config, samples, 6, 3, 8), 6);  // the bad one takes no room
+    assert_int_equal(vl_micro_batch_end(&config, samples, 6, 3, 7), 5);
+    assert_int_equal(vl_micro_batch_end(&config, samples, 6, 2, 2), 3);  // at least one, however long
+    assert_int_equal(vl_micro_batch_end(&config, samples, 6, 0, 1 << 20), 6);
+    assert_int_equal(vl_micro_batch_end(&config, samples, 5, 4, 1), 5);
+}
+
+static void builds_batches(void **state) {
+    (void)state;
+    VlMicroBatch micro = {0};
+    VlSample samples[5] = {picture(levels), text(6), {.bad = true}, picture(levels + 5 * PIXELS), text(8)};
+    static float expected[PIXELS];
+    for (int round = 0; round < 2; round++) {  // the memory is used again
+        assert_ok(vl_micro_batch_build(&micro, &config, &preprocess, 5, samples));
+        const VlBatch *batch = &micro.batch;
+        int64_t image = vl_sample_expanded_tokens(&config, &samples[0]);
+        assert_int_equal(batch->sequences, 4);
+        assert_int_equal(batch->visuals, 2);
+        assert_int_equal(batch->frames, 2);
+        assert_int_equal(batch->tokens, 2 * image + 6 + 8);
+        assert_int_equal(batch->labels, 4 + 2 + 4 + 4);
+        assert_int_equal(batch->cu_seqlens[1], image);
+        assert_int_equal(batch->cu_seqlens[2], image + 6);
+        for (int frame = 0; frame < 2; frame++) {
+            vl_preprocess_normalize(&preprocess, levels + (frame ? 5 : 0) * PIXELS, 1, expected);
+            assert_memory_equal(batch->pixels + frame * PIXELS, expected, sizeof expected);
+        }
+    }
+    VlSample bad[2] = {{.bad = true}, {.bad = true}};
+    assert_ok(vl_micro_batch_build(&micro, &config, &preprocess, 2, bad));
+    assert_int_equal(micro.batch.sequences, 0);
+    samples[1].ids = labels;  // a label is no id
+    assert_error(vl_micro_batch_build(&micro, &config, &preprocess, 5, samples), VL_INVALID, "-100");
+    vl_micro_batch_free(&micro);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(expanded_tokens),
+        cmocka_unit_test(cut_by_the_budget),
+        cmocka_unit_test(builds_batches),
+    };
+    return cmocka_run_group_tests(tests, set_up, NULL);
+}
