@@ -21,10 +21,13 @@ struct VlChat {
     FILE *file;
 };
 
-static VlStatus choose_aspect(const char *folder, const char *word, VlAspect *aspect) {
+// The option's word, or what the run was trained with, or what config.json records.
+static VlStatus choose_aspect(const VlModelSource *source, const char *word, VlAspect *aspect) {
+    const char *folder = source->folder;
     char path[VL_PATH_MAX];
     const char *recorded = "none";
     json_t *document;
+    if (!word && source->aspect[0]) word = source->aspect;
     if (word) return vl_aspect_parse(aspect, word);
     VL_TRY(vl_path_join(path, folder, "config.json"));
     VL_TRY(vl_json_load(path, 64 << 20, &document));
@@ -43,7 +46,7 @@ static VlStatus read_medium(VlChat *chat, const VlChatOptions *options) {
     if (!path) return VL_OK;
     chat->conversation.modal = options->video ? VL_MODAL_VIDEO : VL_MODAL_IMAGE;
     VL_TRY(vl_preprocess_load(&visual.config, folder));
-    VL_TRY(choose_aspect(folder, options->aspect, &visual.aspect));
+    VL_TRY(choose_aspect(&chat->open->source, options->aspect, &visual.aspect));
     VL_TRY(vl_visual_read(&visual, path, chat->conversation.modal, &chat->frames.frames, &levels));
     VlStatus status = VL_NEW(&chat->pixels, chat->frames.frames * 3 * visual.config.height * visual.config.width);
     if (status == VL_OK) vl_preprocess_normalize(&visual.config, levels, chat->frames.frames, chat->pixels);
@@ -57,7 +60,8 @@ static VlStatus set_up(VlChat *chat, const VlChatOptions *options) {
     const char *folder = chat->open->source.folder;
     chat->rules.mode = VL_PROMPT_INFER;
     chat->conversation.question = true;
-    VL_TRY(vl_protocol_parse(&chat->rules.protocol, options->protocol));
+    const char *protocol = options->protocol ? options->protocol : chat->open->source.protocol;
+    VL_TRY(vl_protocol_parse(&chat->rules.protocol, *protocol ? protocol : "vl2-av"));
     VL_TRY(vl_tokenizer_load(&chat->tokenizer, folder));
     VL_TRY(vl_prompt_family_load(&chat->rules.family, folder));
     if (options->as_trained) chat->rules.family = VL_PROMPT_FAMILY_QWEN;  // the family without a system text of its own

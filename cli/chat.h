@@ -9,9 +9,9 @@
 
 typedef struct VlChatOptions {
     const char *video, *image;  // one of them, or none
-    const char *protocol;
-    const char *aspect;  // NULL: what config.json of the model says in image_aspect_ratio; else pad or none
-    bool as_trained;     // no system text at inference
+    const char *protocol;       // NULL: the run's, or vl2-av
+    const char *aspect;         // NULL: the run's, or what config.json says in image_aspect_ratio; else pad or none
+    bool as_trained;            // no system text at inference
 } VlChatOptions;
 
 typedef struct VlChat VlChat;

@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -15,7 +16,7 @@ typedef struct Settings {
     VlChatOptions chat;
     const char *input, *prompt;
     bool ids, conversation;
-    int64_t max_new_tokens, seed;  // max_new_tokens 0: what the request says, or the default
+    int64_t max_new_tokens, seed;  // max_new_tokens -1: what the request says, or the default
     double temperature, top_p;
 } Settings;
 
@@ -46,7 +47,7 @@ static VlStatus answer_request(const VlOpenModel *open, const Settings *settings
     VlGenerateOptions options;
     int64_t eos = vl_vlm_config(open->model)->eos, *ids = NULL, count, most = settings->max_new_tokens;
     VL_TRY(vl_generate_request_load(&request, settings->input, vl_vlm_config(open->model)));
-    if (most == 0) most = request.max_new_tokens ? request.max_new_tokens : DEFAULT_NEW_TOKENS;
+    if (most < 0) most = request.max_new_tokens >= 0 ? request.max_new_tokens : DEFAULT_NEW_TOKENS;
     VlStatus status = generate_options(settings, &eos, most, &options);
     if (status == VL_OK) status = VL_NEW(&ids, most);
     if (status == VL_OK) status = vl_generate(open->model, &request.prompt, &options, ids, &count);
@@ -61,17 +62,20 @@ static VlStatus answer_text(const VlOpenModel *open, const Settings *settings) {
     VlGenerateOptions options;
     VlChat *chat;
     int64_t eos = vl_vlm_config(open->model)->eos;
-    VL_TRY(generate_options(settings, &eos, settings->max_new_tokens ? settings->max_new_tokens : DEFAULT_NEW_TOKENS,
-                            &options));
+    VL_TRY(generate_options(settings, &eos,
+                            settings->max_new_tokens >= 0 ? settings->max_new_tokens : DEFAULT_NEW_TOKENS, &options));
     VL_TRY(vl_chat_open(&chat, open, &settings->chat));
     VlStatus status = settings->prompt ? vl_chat_ask(chat, settings->prompt, &options, stdout) : VL_OK;
-    char line[65536];
+    char *line = NULL;
+    size_t capacity = 0;
     while (settings->conversation && status == VL_OK) {
         fputs("> ", stderr);
-        if (!fgets(line, sizeof line, stdin)) break;
+        if (getline(&line, &capacity, stdin) < 0) break;
         line[strcspn(line, "\n")] = '\0';
         status = vl_chat_ask(chat, line, &options, stdout);
     }
+    free(line);
+    if (ferror(stdin) && status == VL_OK) status = vl_error(VL_IO, "standard input cannot be read");
     vl_chat_close(chat);
     return status;
 }
@@ -95,7 +99,7 @@ static VlStatus check_form(const Settings *settings) {
 }
 
 VlStatus vl_cmd_generate(int argc, char **argv) {
-    Settings settings = {.model = VL_MODEL_OPTIONS_DEFAULT, .chat = {.protocol = "vl2-av"}, .top_p = 1};
+    Settings settings = {.model = VL_MODEL_OPTIONS_DEFAULT, .top_p = 1, .max_new_tokens = -1};
     const VlOption options[] = {
         VL_MODEL_OPTION_ROWS(settings.model),
         {"video", VL_OPTION_STRING, &settings.chat.video, "FILE", "the video that is asked about", false},
@@ -104,9 +108,9 @@ VlStatus vl_cmd_generate(int argc, char **argv) {
         {"chat", VL_OPTION_FLAG, &settings.conversation, NULL,
          "a conversation: questions from standard input, a line each", false},
         {"protocol", VL_OPTION_STRING, &settings.chat.protocol, "NAME",
-         "prompt and frame sampling: vl2-av, vl2-main, vl2-2024-06 (vl2-av)", false},
+         "prompt and frame sampling: vl2-av, vl2-main, vl2-2024-06 (the run's; vl2-av)", false},
         {"aspect", VL_OPTION_STRING, &settings.chat.aspect, "pad|none",
-         "pad pictures to a square (what the model's config.json says)", false},
+         "pad pictures to a square (the run's; what config.json says)", false},
         {"as-trained", VL_OPTION_FLAG, &settings.chat.as_trained, NULL,
          "the prompt as training has it, without the reference's system text", false},
         {"input", VL_OPTION_STRING, &settings.input, "FILE.json", "request: input_ids, pixel_values, max_new_tokens",

@@ -33,6 +33,8 @@ VlStatus vl_cmd_pack(int argc, char **argv) {
         option};
     VL_TRY(vl_options_parse(&command, argc, argv, &positional, &help));
     if (help) return VL_OK;
+    if (folder && positional > 0)
+        return vl_error(VL_USAGE, "vl2 pack: --check DIR stands alone, without '%s'", argv[0]);
     if (folder) return check(folder);
     if (positional < 1) return vl_error(VL_USAGE, "vl2 pack needs a configuration file; see vl2 pack --help");
     VL_TRY(vl_config_load(&config, argv[0], positional - 1, (const char *const *)(argv + 1)));

@@ -16,12 +16,14 @@ static VlStatus plan(const VlConfig *config, int64_t ranks) {
                              .max_tokens = config->data.max_tokens,
                              .threads = config->threads,
                              .backward = true};
-    if (!config->model.path[0])
-        return vl_error(VL_USAGE, "model.path is missing: a model folder, a checkpoint, or a run's output folder");
+    VL_TRY(vl_config_need_model(config));
     VL_TRY(vl_model_source_open(&source, config->model.path, config->train.seed));
     VL_TRY(vl_model_config_load(&model, source.folder));
-    if (config->data.frames > 0) model.num_frames = config->data.frames;
+    int64_t frames = config->data.frames > 0 ? config->data.frames : source.frames;
+    if (frames > 0) model.num_frames = frames;
     options.frames = model.num_frames;
+    // The step that is worked on and those that are prefetched, this rank's share of each.
+    options.samples_ahead = (config->data.prefetch + 1) * ((config->train.global_batch + ranks - 1) / ranks);
     // By the reference's rule the visual tokens come on top of the longest text.
     if (model.has_vision && strcmp(config->data.truncate, "text") == 0)
         options.max_tokens += vl_model_visual_tokens(&model, model.num_frames);

@@ -17,6 +17,7 @@ static VlStatus show(const char *path, int64_t number, const char *model, VlSamp
     VlShard *shard = NULL;
     VL_TRY(vl_model_source_open(&source, model, 0));
     VL_TRY(vl_model_config_load(&config, source.folder));
+    if (source.frames > 0) config.num_frames = source.frames;
     VL_TRY(vl_tokenizer_load(&tokenizer, source.folder));
     rules->tokenizer = tokenizer;
     rules->num_frames = config.num_frames;

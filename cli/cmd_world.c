@@ -14,8 +14,7 @@ VlStatus vl_cmd_world(int argc, char **argv) {
     VlOption option[] = {
         {"out", VL_OPTION_STRING, &folder, "DIR", "folder of the world", true},
         {"seed", VL_OPTION_INT64, &options.seed, "N", "another seed, another world (1)", false},
-        {"samples", VL_OPTION_INT64, &options.samples, "N", "clips to train on, and four times as many pictures (2000)",
-         false},
+        {"samples", VL_OPTION_INT64, &options.samples, "N", "clips to train on, and as many pictures (2000)", false},
         {"heldout", VL_OPTION_INT64, &options.heldout, "N", "questions held out (800)", false},
         {"threads", VL_OPTION_INT64, &options.threads, "N", "threads that render and encode (all cores)", false},
     };

@@ -8,7 +8,7 @@ typedef struct VlGenerateRequest {
     VlSequence prompt;
     int64_t *ids;            // prompt.ids
     VlFrames frames;         // prompt.visual
-    int64_t max_new_tokens;  // 0: the request does not say
+    int64_t max_new_tokens;  // -1: the request does not say
 } VlGenerateRequest;
 
 // Reads {"input_ids": [..], "pixel_values": "FILE.safetensors", "max_new_tokens": N}; the file's name is relative to

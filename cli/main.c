@@ -77,7 +77,8 @@ static VlStatus unknown_command(const char *word) {
 
 static int run_on_ranks(const Command *command, int argc, char **argv) {
     VlComm *comm = NULL;
-    VlStatus status = vl_comm_open(&comm, 0);
+    VlStatus status = vl_signals_catch();
+    if (status == VL_OK) status = vl_comm_open(&comm, 0);
     int64_t rank = comm ? vl_comm_rank(comm) : 0;
     vl_log_configure(VL_LOG_INFO, (int)rank);
     if (status == VL_OK) status = command->run_on_ranks(argc, argv, comm);

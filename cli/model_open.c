@@ -15,6 +15,7 @@ static VlStatus fill(VlOpenModel *open, VlDtype dtype, VlGroups trainable) {
     VlModelConfig config;
     VlComm *comm;
     VL_TRY(vl_model_config_load(&config, open->source.folder));
+    if (open->source.frames > 0) config.num_frames = open->source.frames;
     VL_TRY(vl_vlm_create(&open->model, open->context, &config, trainable));
     VL_TRY(vl_params_bind(open->context, vl_vlm_params(open->model), dtype));
     VL_TRY(vl_comm_open(&comm, 0));

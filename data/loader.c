@@ -3,8 +3,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/random.h"
 #include "data/deal.h"
@@ -143,14 +143,8 @@ static void rewind_to(VlLoader *loader, int64_t step) {
     loader->submitted = step;
 }
 
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
 VlStatus vl_loader_next(VlLoader *loader, int64_t step, VlSample **samples, int64_t *count, double *wait_seconds) {
-    double begin = now();
+    double begin = vl_seconds();
     if (step < 0 || step > (INT64_MAX >> 1) / loader->options.global_batch) {
         return vl_error(VL_INVALID, "the loader has no step %lld", (long long)step);
     }
@@ -173,7 +167,7 @@ VlStatus vl_loader_next(VlLoader *loader, int64_t step, VlSample **samples, int6
     loader->expected = step + 1;
     *samples = batch->sample;
     *count = batch->count;
-    *wait_seconds = now() - begin;
+    *wait_seconds = vl_seconds() - begin;
     return VL_OK;
 }
 

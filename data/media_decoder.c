@@ -11,8 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/files.h"
 #include "base/memory.h"
 #include "data/media_ffmpeg.h"
@@ -24,17 +24,11 @@ static const char *const CONTAINERS =
 
 enum { FRAME_THREADS_UP_TO_PIXELS = 3840 * 2160 };
 
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
 double vl_media_deadline(const VlMediaOptions *options) {
-    return options->max_seconds > 0 ? now() + options->max_seconds : 0.0;
+    return options->max_seconds > 0 ? vl_seconds() + options->max_seconds : 0.0;
 }
 
-bool vl_media_is_late(double deadline) { return deadline > 0 && now() > deadline; }
+bool vl_media_is_late(double deadline) { return deadline > 0 && vl_seconds() > deadline; }
 
 VlStatus vl_media_check_deadline(const char *path, double deadline) {
     if (!vl_media_is_late(deadline)) return VL_OK;

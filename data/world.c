@@ -15,7 +15,6 @@ enum {
     MOST = 10000000,
     NAME = 64,
     LISTS = 6,
-    PICTURES = 4,  // for each clip
     TEXT_EVERY = 8,
     CAPTION_EVERY = 5
 };
@@ -96,12 +95,10 @@ static VlRandom text_random(const World *world, uint64_t number) {
     return vl_random((uint64_t)world->options->seed ^ vl_hash_string("texts"), number);
 }
 
-// All pictures warm up; of PICTURES in a row the first ones come again in the later stages.
 static VlStatus add_picture(World *world, int64_t number) {
     VlWorldScene scene;
     char name[NAME], media[NAME];
     VlRandom random = text_random(world, (uint64_t)(2 * number));
-    int64_t turn = number % PICTURES;
     vl_world_scene_make(&scene, (uint64_t)world->options->seed, VL_WORLD_TRAIN, VL_WORLD_STILL, number);
     snprintf(name, sizeof name, "image-%06" PRId64, number);
     VL_TRY(order_media(world, &scene, name, media));
@@ -109,8 +106,8 @@ static VlStatus add_picture(World *world, int64_t number) {
     VL_TRY(add(world, WARMUP,
                alone ? vl_world_sample_caption(&scene, name, media)
                      : vl_world_sample_questions(&scene, name, media, true, &random)));
-    if (turn == 0) VL_TRY(add(world, FINETUNE, vl_world_sample_questions(&scene, name, media, false, &random)));
-    return turn == 1 ? add(world, PRETRAIN, vl_world_sample_caption(&scene, name, media)) : VL_OK;
+    VL_TRY(add(world, FINETUNE, vl_world_sample_questions(&scene, name, media, false, &random)));
+    return number % 2 ? VL_OK : add(world, PRETRAIN, vl_world_sample_caption(&scene, name, media));
 }
 
 // The same clip with the bell at the other time.
@@ -178,7 +175,7 @@ static VlStatus add_heldout(World *world, int64_t number) {
 static VlStatus make_all(World *world) {
     const VlWorldOptions *options = world->options;
     for (int64_t i = 0; i < options->samples; i++) {
-        for (int64_t j = 0; j < PICTURES; j++) VL_TRY(add_picture(world, i * PICTURES + j));
+        VL_TRY(add_picture(world, i));
         VL_TRY(add_clip(world, i));
     }
     for (int64_t i = 0; i < options->heldout; i++) VL_TRY(add_heldout(world, i));

@@ -22,7 +22,7 @@
 
 typedef struct VlWorldOptions {
     int64_t seed;
-    int64_t samples;  // clips to train on, and four times as many pictures
+    int64_t samples;  // clips to train on, and as many pictures
     int64_t heldout;  // questions held out, of all kinds together
     int64_t threads;  // that render and encode; what is written does not depend on it
 } VlWorldOptions;

@@ -117,7 +117,7 @@ static void draw_bounces(VlWorldScene *scene, int64_t number, VlRandom *random) 
 // Each thing is shown in one half of the clip; around the middle there is nothing.
 static void draw_order(VlWorldScene *scene, int64_t number, VlRandom *random) {
     draw_things(scene, 2, random);
-    EXCHANGE(scene, shape, number % VL_WORLD_SHAPES);
+    EXCHANGE(scene, colour, number % VL_WORLD_COLOURS);
     for (int64_t i = 0; i < 2; i++) {
         VlWorldThing *thing = &scene->thing[i];
         double outer = between(random, 0, 0.1), inner = between(random, 0.32, 0.42);

@@ -148,7 +148,7 @@ static void ask_about(Talk *talk, const VlWorldScene *scene, const VlWorldThing 
     case VL_WORLD_ASK_DIRECTION: ask(talk, vl_world_cells[scene->direction], "Which way does it move?"); break;
     case VL_WORLD_ASK_PACE: ask(talk, scene->slower ? "slower" : "faster", "Does it get faster or slower?"); break;
     case VL_WORLD_ASK_BOUNCES: ask(talk, numbers[scene->bounces], "How many times does it bounce?"); break;
-    default: ask(talk, vl_world_shapes[scene->thing[0].shape], "Which shape appears first?");
+    default: ask(talk, colour, "Which colour appears first?");
     }
 }
 
@@ -168,9 +168,9 @@ static void ask_about_clip(Talk *talk, const VlWorldScene *scene, VlRandom *rand
     if (scene->motion == VL_WORLD_ORDER) {
         ask_about(talk, scene, thing, VL_WORLD_ASK_ORDER);
         if (vl_random_below(random, 2)) {
-            ask(talk, vl_world_colours[thing[0].colour], "Which colour appears first?");
+            ask(talk, vl_world_shapes[thing[0].shape], "Which shape appears first?");
         } else {
-            ask(talk, vl_world_colours[thing[1].colour], "Which colour appears last?");
+            ask(talk, vl_world_shapes[thing[1].shape], "Which shape appears last?");
         }
         return;
     }

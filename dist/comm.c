@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "dist/transport.h"
 
@@ -24,12 +25,6 @@ struct VlComm {
     VlError error;  // the first one; nothing is carried out after it
 };
 
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
 static const char *collective_name(const VlRequest *request) {
     static const char *const names[] = {"all-reduce", "broadcast", "all-gather"};
     return names[request->collective];
@@ -40,7 +35,7 @@ static const char *collective_name(const VlRequest *request) {
 static VlStatus carry_out(const VlComm *comm, VlRequest request, int64_t number, double timeout) {
     static const int64_t element[] = {4, 8, 8, 8, 8};
     int64_t size = request.collective == VL_REDUCE ? element[request.reduction] : 1;
-    double begin = now();
+    double begin = vl_seconds();
     for (int64_t left = request.count; left > 0;) {
         VlRequest piece = request;
         piece.count = left;
@@ -50,7 +45,7 @@ static VlStatus carry_out(const VlComm *comm, VlRequest request, int64_t number,
         for (long pause = 5000; !done;) {
             VL_TRY(vl_transport_poll(&done));
             if (done) break;
-            if (now() - begin > timeout) {
+            if (vl_seconds() - begin > timeout) {
                 return vl_error(VL_COMMUNICATION,
                                 "rank %lld waited %.0f s in collective %lld (%s of %lld): another rank is "
                                 "stuck or dead; look at its output",

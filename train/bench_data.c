@@ -1,16 +1,11 @@
 #include "train/bench_data.h"
 
-#include <time.h>
+#include <stddef.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/pool.h"
 #include "data/visual.h"
-
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 typedef struct Worker {
     VlTask task;
@@ -25,7 +20,7 @@ static VlStatus decode(void *argument) {
     size_t size = (size_t)(worker->visual.config.height * worker->visual.config.width * 3);
     float *values = NULL;
     VlStatus status = VL_NEW(&values, worker->options->frames * (int64_t)size);
-    while (status == VL_OK && now() < worker->end) {
+    while (status == VL_OK && vl_seconds() < worker->end) {
         int64_t frames;
         uint8_t *levels;
         status = vl_visual_read(&worker->visual, worker->options->video, VL_MODAL_VIDEO, &frames, &levels);
@@ -43,9 +38,12 @@ VlStatus vl_bench_data(const VlBenchDataOptions *options, VlBenchDataResult *res
     Worker *workers = NULL;
     VlStatus status = VL_OK;
     *result = (VlBenchDataResult){0};
+    if (options->frames < 1 || options->threads < 1 || !(options->seconds > 0)) {
+        return vl_error(VL_USAGE, "vl2 bench data: --frames, --threads and --seconds must be above 0");
+    }
     VL_TRY(VL_NEW(&workers, options->threads));
     VL_TRY_GOTO(status, vl_pool_open(&pool, options->threads), done);
-    double begin = now();
+    double begin = vl_seconds();
     for (int64_t i = 0; i < options->threads; i++) {
         Worker *worker = &workers[i];
         *worker = (Worker){.options = options, .end = begin + options->seconds};
@@ -63,7 +61,7 @@ VlStatus vl_bench_data(const VlBenchDataOptions *options, VlBenchDataResult *res
         if (status == VL_OK) status = waited;
         result->samples += workers[i].samples;
     }
-    result->seconds = now() - begin;
+    result->seconds = vl_seconds() - begin;
 done:
     vl_pool_close(pool);
     vl_free(workers);

@@ -2,20 +2,14 @@
 
 #include <stdlib.h>
 #include <sys/resource.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/random.h"
 #include "model/batch_build.h"
 #include "model/load.h"
 #include "optim/optimizer.h"
 #include "train/memory_plan.h"
-
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 typedef struct Bench {
     const VlBenchTrainOptions *options;
@@ -87,18 +81,18 @@ static VlStatus set_up(Bench *bench) {
 // times: after forward, after backward, at the end; relative to the begin.
 static VlStatus step(Bench *bench, double times[3]) {
     VlVlmForward forward;
-    double begin = now(), norm;
+    double begin = vl_seconds(), norm;
     bench->context->flops = 0;
     VL_TRY(vl_optimizer_clear_gradients(&bench->optimizer));
     VL_TRY(vl_vlm_forward(bench->model, &bench->batch, true, &forward));
-    times[0] = now() - begin;
+    times[0] = vl_seconds() - begin;
     VL_TRY(vl_vlm_loss(bench->model, &bench->batch, &forward, true, 1.0f / (float)bench->batch.labels, NULL,
                        bench->losses));
     vl_vlm_release(bench->model);
-    times[1] = now() - begin;
+    times[1] = vl_seconds() - begin;
     VL_TRY(vl_optimizer_gradient_norm(&bench->optimizer, &norm));
     VL_TRY(vl_optimizer_step(&bench->optimizer, 1e-5, norm));
-    times[2] = now() - begin;
+    times[2] = vl_seconds() - begin;
     return VL_OK;
 }
 

@@ -126,15 +126,24 @@ static VlStatus discard(const char *path) {
     return vl_remove_tree(old);
 }
 
-static VlStatus remove_old(const char *run, int64_t keep) {
+// The step in a checkpoint's name; -1 for any other name.
+static int64_t step_of(const char *name) {
+    char *end;
+    if (strncmp(name, "step-", 5) != 0) return -1;
+    int64_t step = strtoll(name + 5, &end, 10);
+    return *end || end == name + 5 ? -1 : step;
+}
+
+// What is newer than `step` was given up by a fall-back to an earlier checkpoint, and goes too.
+static VlStatus remove_old(const char *run, int64_t step, int64_t keep) {
     char folder[VL_PATH_MAX], path[VL_PATH_MAX], **names;
     int64_t count, complete = 0;
     VL_TRY(checkpoints_folder(run, folder));
     VL_TRY(vl_list_folder(folder, &names, &count));
     VlStatus status = VL_OK;
     for (int64_t i = count - 1; i >= 0 && status == VL_OK; i--) {  // sorted: the newest is last
-        if (strncmp(names[i], "step-", 5) != 0 || strstr(names[i], ".tmp")) continue;
-        if (++complete <= keep) continue;
+        int64_t found = step_of(names[i]);
+        if (found < 0 || (found <= step && ++complete <= keep)) continue;
         status = vl_path_join(path, folder, names[i]);
         if (status == VL_OK) status = discard(path);
     }
@@ -191,7 +200,7 @@ VlStatus vl_checkpoint_save(VlComm *comm, const char *run, const VlOptimizer *op
             status = vl_error(VL_IO, "cannot rename %s to %s: %s", temporary, final, strerror(errno));
         }
         if (status == VL_OK) status = vl_sync_folder(folder);
-        if (status == VL_OK) status = remove_old(run, keep);
+        if (status == VL_OK) status = remove_old(run, progress->step, keep);
     }
     VL_TRY_GOTO(status, vl_comm_agree(comm, status), failed);
 failed:
@@ -225,7 +234,7 @@ VlStatus vl_checkpoint_clean(const char *run) {
 // loading
 
 VlStatus vl_checkpoint_newest(const char *run, int64_t before, char path[VL_PATH_MAX]) {
-    char folder[VL_PATH_MAX], candidate[VL_PATH_MAX], manifest[VL_PATH_MAX], **names;
+    char folder[VL_PATH_MAX], **names;
     int64_t count;
     path[0] = '\0';
     VL_TRY(checkpoints_folder(run, folder));
@@ -233,13 +242,8 @@ VlStatus vl_checkpoint_newest(const char *run, int64_t before, char path[VL_PATH
     VL_TRY(vl_list_folder(folder, &names, &count));
     VlStatus status = VL_OK;
     for (int64_t i = count - 1; i >= 0 && !path[0] && status == VL_OK; i--) {
-        char *end;
-        if (strncmp(names[i], "step-", 5) != 0) continue;
-        int64_t step = strtoll(names[i] + 5, &end, 10);
-        if (*end || (before >= 0 && step >= before)) continue;
-        status = vl_path_join(candidate, folder, names[i]);
-        if (status == VL_OK) status = vl_path_join(manifest, candidate, "manifest.json");
-        if (status == VL_OK && vl_path_exists(manifest)) memcpy(path, candidate, VL_PATH_MAX);
+        int64_t step = step_of(names[i]);
+        if (step >= 0 && (before < 0 || step < before)) status = vl_path_join(path, folder, names[i]);
     }
     vl_free_names(names, count);
     return status;

@@ -80,9 +80,9 @@ static const Key keys[] = {
     {"checkpoint.fallback", KEY_CHOICE, AT(checkpoint.fallback), "false", 0, 0, "true false",
      "continue from an earlier checkpoint when the newest one is damaged"},
     {"limits.bad_samples", KEY_INTEGER, AT(limits.bad_samples), "100", 0, 1e15, NULL,
-     "unreadable samples at which the run ends"},
+     "unreadable samples that are put up with"},
     {"limits.bad_in_a_row", KEY_INTEGER, AT(limits.bad_in_a_row), "10", 0, 1e15, NULL,
-     "unreadable samples in a row at which the run ends"},
+     "unreadable samples in a row that are put up with"},
     {"device", KEY_CHOICE, AT(device), "auto", 0, 0, "auto cpu", "where the model runs"},
     {"threads", KEY_INTEGER, AT(threads), "0", 0, 4096, NULL, "threads of a rank; 0: the cores that it may use"},
     {"output", KEY_PATH, AT(output), "", 0, 0, NULL, "the run's folder"},
@@ -373,6 +373,11 @@ VlStatus vl_config_load(VlConfig *config, const char *path, int64_t overrides, c
 void vl_config_free(VlConfig *config) {
     vl_free(config->data.source);
     *config = (VlConfig){0};
+}
+
+VlStatus vl_config_need_model(const VlConfig *config) {
+    if (config->model.path[0]) return VL_OK;
+    return vl_error(VL_USAGE, "model.path is missing: a model folder, a checkpoint, or a run's output folder");
 }
 
 // YAML double-quoted form of a text.

@@ -61,6 +61,8 @@ typedef struct VlConfig {
 // range, with file, line and the nearest name. Free with vl_config_free.
 VlStatus vl_config_load(VlConfig *config, const char *path, int64_t overrides, const char *const *override);
 void vl_config_free(VlConfig *config);
+// VL_USAGE unless model.path is set.
+VlStatus vl_config_need_model(const VlConfig *config);
 // The resolved configuration as YAML that vl_config_load reads back to the same values; owner frees *text.
 VlStatus vl_config_dump(const VlConfig *config, char **text);
 // The table of keys for --help and the reference page.

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/random.h"
 #include "train/micro_batch.h"
@@ -163,8 +164,9 @@ typedef struct Evaluation {
     float *logits;  // [ANSWER_ROWS, vocabulary]
     float *losses;
     int64_t losses_capacity;
-    int64_t *tally;  // [kinds][2]: asked, right
-    double sum[2];   // losses, label tokens
+    int64_t *tally;   // [kinds][2]: asked, right
+    double sum[2];    // losses, label tokens
+    int64_t lost[2];  // samples that could not be read; that were cut, so that their answers are not whole
 } Evaluation;
 
 static bool is_likeliest(const float *logits, int64_t vocabulary, int64_t target) {
@@ -177,14 +179,17 @@ static VlStatus is_right(const Evaluation *evaluation, const VlVlmForward *forwa
                          bool *right) {
     int64_t vocabulary = vl_vlm_config(evaluation->model)->decoder.vocabulary;
     const int64_t *targets = evaluation->micro.batch.targets;
+    bool answered = false;
     *right = true;
     for (int64_t t = begin, rows; t < end && *right; t += rows) {
         for (rows = 0; rows < ANSWER_ROWS && t + rows < end && targets[t + rows] != VL_IGNORE; rows++) continue;
         if (rows > 0) VL_TRY(vl_vlm_logits(evaluation->model, forward, t, rows, evaluation->logits));
         for (int64_t i = 0; i < rows && *right; i++)
             *right = is_likeliest(evaluation->logits + i * vocabulary, vocabulary, targets[t + i]);
+        answered |= rows > 0;
         if (rows == 0) rows = 1;
     }
+    *right &= answered;
     return VL_OK;
 }
 
@@ -229,11 +234,34 @@ static VlStatus evaluate_all(Evaluation *evaluation, VlControl control) {
         double wait;
         VL_TRY(vl_loader_next(heldout->loader, step, &samples, &count, &wait));
         while (count > 0 && samples[count - 1].position >= heldout->samples) count--;
-        for (int64_t i = 0; i < count; i++) VL_TRY(take_away(&samples[i], control, heldout->seed));
+        for (int64_t i = 0; i < count; i++) {
+            if (samples[i].bad)
+                vl_log(VL_LOG_WARNING, "held-out sample %" PRId64 ": %s", samples[i].index, samples[i].reason);
+            evaluation->lost[0] += samples[i].bad;
+            VL_TRY(take_away(&samples[i], control, heldout->seed));
+        }
         for (int64_t begin = 0, end; begin < count; begin = end) {
             end = vl_micro_batch_end(config, samples, count, begin, heldout->micro_tokens);
             VL_TRY(evaluate_batch(evaluation, end - begin, samples + begin));
         }
+    }
+    evaluation->lost[1] = vl_loader_truncated(heldout->loader);
+    return VL_OK;
+}
+
+// An accuracy over fewer or other questions than were asked for is none.
+static VlStatus refuse_loss(const int64_t lost[2]) {
+    if (lost[0] > 0) {
+        return vl_error(VL_FORMAT,
+                        "%" PRId64
+                        " held-out samples could not be read; mend them and remove the run's folder "
+                        "heldout, it is packed again",
+                        lost[0]);
+    }
+    if (lost[1] > 0) {
+        return vl_error(VL_INVALID,
+                        "%" PRId64 " held-out samples are longer than data.max_tokens; raise it, or leave them out",
+                        lost[1]);
     }
     return VL_OK;
 }
@@ -257,6 +285,8 @@ VlStatus vl_heldout_evaluate(VlHeldout *heldout, VlVlm *model, VlComm *comm, VlC
     status = vl_comm_agree(comm, status);
     if (status == VL_OK) status = vl_comm_reduce(comm, VL_SUM_I64, evaluation.tally, 2 * heldout->kinds);
     if (status == VL_OK) status = vl_comm_reduce(comm, VL_SUM_F64, evaluation.sum, 2);
+    if (status == VL_OK) status = vl_comm_reduce(comm, VL_SUM_I64, evaluation.lost, 2);
+    if (status == VL_OK) status = refuse_loss(evaluation.lost);
     for (int64_t i = 0; i < heldout->kinds && status == VL_OK; i++) {
         VlHeldoutResult *result = &heldout->kind[i].result[control];
         *result = (VlHeldoutResult){.asked = evaluation.tally[2 * i], .right = evaluation.tally[2 * i + 1]};
@@ -281,8 +311,8 @@ VlStatus vl_heldout_record(const VlHeldout *heldout, const char *path, int64_t s
                                       "high", result->high, "chance", kind->chance));
     }
     double loss = heldout->loss[control];
-    json_t *line = json_pack("{s:I, s:s, s:f, s:o}", "step", (json_int_t)step, "control", control_names[control],
-                             "loss", isfinite(loss) ? loss : 0.0, "kinds", kinds);
+    json_t *line = json_pack("{s:I, s:s, s:o, s:o}", "step", (json_int_t)step, "control", control_names[control],
+                             "loss", isfinite(loss) ? json_real(loss) : json_null(), "kinds", kinds);
     VlStatus status = vl_json_append_line(path, line);
     json_decref(line);
     return status;

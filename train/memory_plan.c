@@ -9,11 +9,12 @@
 // The program, its libraries and what they keep for themselves.
 enum { PROGRAM_BYTES = 96 << 20 };
 
-static int64_t host_bytes(const VlModelConfig *config, const VlBatch *batch) {
-    int64_t pixels = config->has_vision ? batch->frames * 3 * config->vision.image_size * config->vision.image_size : 0;
-    // Pixels as levels in the prefetched samples, as f32 while a batch is built and in it; index arrays are small
-    // beside them.
-    return PROGRAM_BYTES + pixels * (1 + 4 + 4) + batch->tokens * 64;
+static int64_t host_bytes(const VlModelConfig *config, const VlPlanOptions *options, const VlBatch *batch) {
+    int64_t frame = config->has_vision ? 3 * config->vision.image_size * config->vision.image_size : 0;
+    // Pixels as levels in the samples that wait, as f32 while a batch is built and in it; index arrays are small beside
+    // them.
+    return PROGRAM_BYTES + options->samples_ahead * options->frames * frame + batch->frames * frame * (4 + 4) +
+           batch->tokens * 64;
 }
 
 static VlStatus plan_on(VlContext *context, const VlModelConfig *config, const VlPlanOptions *options,
@@ -35,7 +36,7 @@ static VlStatus plan_on(VlContext *context, const VlModelConfig *config, const V
                            .optimizer_bytes = optimizer.bytes,
                            .activation_bytes = context->activations.peak,
                            .scratch_bytes = context->scratch.peak,
-                           .host_bytes = host_bytes(config, batch),
+                           .host_bytes = host_bytes(config, options, batch),
                            .micro_flops = context->flops,
                            .micro_tokens = batch->tokens};
     for (int64_t i = 0; i < params->count; i++) {

@@ -19,10 +19,11 @@ typedef struct VlMemoryPlan {
 typedef struct VlPlanOptions {
     VlGroups trainable;
     VlDtype dtype;
-    int64_t micro_tokens;  // budget of a micro-batch
-    int64_t max_tokens;    // longest sample, its visual tokens included; alone it may be over the budget
-    int64_t frames;        // of a video
-    int64_t threads;       // that will compute (0: as many as the process may use): scratch depends on them
+    int64_t micro_tokens;   // budget of a micro-batch
+    int64_t max_tokens;     // longest sample, its visual tokens included; alone it may be over the budget
+    int64_t frames;         // of a video
+    int64_t threads;        // that will compute (0: as many as the process may use): scratch depends on them
+    int64_t samples_ahead;  // that the loader holds ready, each taken for a video
     bool backward;
 } VlPlanOptions;
 

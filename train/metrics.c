@@ -4,20 +4,14 @@
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "train/tensorboard.h"
 
 enum { LINE_EVERY_SECONDS = 10 };
-
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 // Writes the lines of steps up to `step` of an existing file back in its place.
 static VlStatus keep_lines(const char *path, int64_t step) {
@@ -39,11 +33,12 @@ static VlStatus keep_lines(const char *path, int64_t step) {
 
 VlStatus vl_metrics_open(VlMetrics *metrics, const char *run, int64_t step, int64_t last_step) {
     char path[VL_PATH_MAX], folder[VL_PATH_MAX];
-    *metrics = (VlMetrics){.first_step = step, .last_step = last_step, .started = now()};
+    *metrics = (VlMetrics){.first_step = step, .last_step = last_step, .started = vl_seconds()};
     static const char *const records[] = {"heldout.jsonl", "quarantine.jsonl", "metrics.jsonl"};
     for (int i = 0; i < 3; i++) {
         VL_TRY(vl_path_join(path, run, records[i]));
-        VL_TRY(keep_lines(path, step));
+        // A finished run evaluates once more at its end.
+        VL_TRY(keep_lines(path, i == 0 && step == last_step ? step - 1 : step));
     }
     VL_TRY(vl_path_join(folder, run, "tensorboard"));
     metrics->lines = fopen(path, "ab");
@@ -74,8 +69,8 @@ static void show(VlMetrics *metrics, const VlStepMetrics *step) {
         vl_log_progress("[%s] %s", bar, text);
         if (step->step == metrics->last_step) vl_log(VL_LOG_INFO, "%s", text);
     } else if (metrics->done == 1 || step->step == metrics->last_step ||
-               now() - metrics->started >= LINE_EVERY_SECONDS) {
-        metrics->started = now();
+               vl_seconds() - metrics->started >= LINE_EVERY_SECONDS) {
+        metrics->started = vl_seconds();
         vl_log(VL_LOG_INFO, "%s", text);
     }
 }

@@ -54,18 +54,33 @@ static VlStatus walk(VlModelSource *source, const char *path, int64_t depth) {
     return VL_OK;
 }
 
+// How the newest run's data were made: what is asked later is prepared in the same way.
+static VlStatus inherit(VlModelSource *source) {
+    char path[VL_PATH_MAX];
+    VlConfig config;
+    VL_TRY(vl_path_join(path, source->checkpoint[source->checkpoints - 1], "config.resolved.yaml"));
+    VL_TRY(vl_config_load(&config, path, 0, NULL));
+    source->frames = config.data.frames;
+    memcpy(source->aspect, config.data.aspect, sizeof source->aspect);
+    memcpy(source->protocol, config.data.protocol, sizeof source->protocol);
+    vl_config_free(&config);
+    return VL_OK;
+}
+
 VlStatus vl_model_source_open(VlModelSource *source, const char *path, int64_t seed) {
     *source = (VlModelSource){.seed = seed};
-    return walk(source, path, 0);
+    VL_TRY(walk(source, path, 0));
+    return source->checkpoints > 0 ? inherit(source) : VL_OK;
 }
 
-static bool is_weight_file(const char *name) {
+// Weights, configurations and the tokenizer.
+static bool counts_for_hash(const char *name) {
     const char *dot = strrchr(name, '.');
-    return dot && strcmp(dot, ".safetensors") == 0;
+    return dot && (strcmp(dot, ".safetensors") == 0 || strcmp(dot, ".json") == 0);
 }
 
-// The hash of hashes of a folder's weight files, the vision tower's folder among them.
-static VlStatus hash_folder(const char *folder, uint64_t *mixed, int64_t depth) {
+// The hash of hashes of a folder's files.
+static VlStatus hash_folder(const char *folder, uint64_t *mixed) {
     char path[VL_PATH_MAX], hex[33], **names;
     int64_t count;
     VL_TRY(vl_list_folder(folder, &names, &count));
@@ -73,9 +88,7 @@ static VlStatus hash_folder(const char *folder, uint64_t *mixed, int64_t depth) 
     for (int64_t i = 0; i < count && status == VL_OK; i++) {
         status = vl_path_join(path, folder, names[i]);
         if (status != VL_OK) break;
-        if (vl_path_is_folder(path)) {
-            if (depth == 0) status = hash_folder(path, mixed, depth + 1);
-        } else if (is_weight_file(names[i]) || strcmp(names[i], "config.json") == 0) {
+        if (!vl_path_is_folder(path) && counts_for_hash(names[i])) {
             status = vl_hash_file(path, hex);
             if (status == VL_OK) {
                 mixed[0] = mixed[0] * 0x9E3779B97F4A7C15u + vl_hash_string(hex);
@@ -94,7 +107,10 @@ static VlStatus hash_source(const VlModelSource *source, char hex[33]) {
         return vl_hash_file(manifest, hex);
     }
     uint64_t mixed[2] = {0};
-    VL_TRY(hash_folder(source->folder, mixed, 0));
+    VlModelConfig config;
+    VL_TRY(vl_model_config_load(&config, source->folder));
+    VL_TRY(hash_folder(source->folder, mixed));
+    if (config.vision_folder[0]) VL_TRY(hash_folder(config.vision_folder, mixed));
     snprintf(hex, 33, "%016llx%016llx", (unsigned long long)mixed[0], (unsigned long long)mixed[1]);
     return VL_OK;
 }

@@ -5,6 +5,7 @@
 
 #include "dist/comm.h"
 #include "model/vlm.h"
+#include "train/config.h"
 
 enum { VL_SOURCE_CHECKPOINTS = 16 };
 
@@ -13,7 +14,10 @@ typedef struct VlModelSource {
     char folder[VL_PATH_MAX];  // the Hugging Face folder at the root: configuration, tokenizer, frozen parts
     int64_t checkpoints;       // applied one after the other
     char checkpoint[VL_SOURCE_CHECKPOINTS][VL_PATH_MAX];
-    int64_t seed;   // initialises what the folder lacks
+    int64_t seed;  // initialises what the folder lacks
+    // Of the newest checkpoint's run; 0 and "" for a folder: frames of a video, data.aspect, data.protocol.
+    int64_t frames;
+    char aspect[VL_CONFIG_TEXT], protocol[VL_CONFIG_TEXT];
     char hash[33];  // of all that the values come from; "" until vl_model_source_identify
 } VlModelSource;
 

@@ -25,7 +25,9 @@ static VlStatus pack(const VlConfig *config, const char *annotations, const char
                              .media = media,
                              .shards = shards,
                              .model = model.folder,
-                             .num_frames = config->data.frames > 0 ? config->data.frames : model_config.num_frames,
+                             .num_frames = config->data.frames > 0 ? config->data.frames
+                                           : model.frames > 0      ? model.frames
+                                                                   : model_config.num_frames,
                              .threads = config->threads > 0 ? config->threads : vl_cpu_count(),
                              .bad_samples = config->limits.bad_samples,
                              .bad_in_a_row = config->limits.bad_in_a_row,
@@ -45,6 +47,7 @@ static VlStatus pack(const VlConfig *config, const char *annotations, const char
 }
 
 VlStatus vl_pack_sources(const VlConfig *config) {
+    VL_TRY(vl_config_need_model(config));
     if (config->data.sources == 0)
         return vl_error(VL_USAGE, "data.sources is empty: name at least one {annotations, media, shards}");
     for (int64_t i = 0; i < config->data.sources; i++) {

@@ -1,24 +1,47 @@
 #include "train/signals.h"
 
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
+#include <unistd.h>
 
-static volatile sig_atomic_t pending = 0;
+static atomic_int pending;
 
-static void remember(int number) {
-    pending = number;
-    signal(number, SIG_DFL);
+static void watched_signals(sigset_t *watched) {
+    sigemptyset(watched);
+    sigaddset(watched, SIGINT);
+    sigaddset(watched, SIGTERM);
 }
 
-void vl_signals_catch(void) {
-    struct sigaction action = {.sa_handler = remember, .sa_flags = SA_RESTART};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+static void *watch(void *unused) {
+    sigset_t watched;
+    int number = 0;
+    (void)unused;
+    watched_signals(&watched);
+    sigwait(&watched, &number);
+    vl_signals_adopt(number);
+    sigwait(&watched, &number);  // the second one, of either kind, has its usual effect
+    pthread_sigmask(SIG_UNBLOCK, &watched, NULL);
+    kill(getpid(), number);
+    return NULL;
 }
 
-int vl_signals_pending(void) { return pending; }
+VlStatus vl_signals_catch(void) {
+    sigset_t watched;
+    pthread_t thread;
+    watched_signals(&watched);
+    pthread_sigmask(SIG_BLOCK, &watched, NULL);
+    if (pthread_create(&thread, NULL, watch, NULL) != 0) {
+        return vl_error(VL_OUT_OF_MEMORY, "cannot start the thread that waits for signals");
+    }
+    pthread_detach(thread);
+    return VL_OK;
+}
+
+int vl_signals_pending(void) { return atomic_load(&pending); }
 
 void vl_signals_adopt(int number) {
-    if (!pending) pending = number;
+    int none = 0;
+    atomic_compare_exchange_strong(&pending, &none, number);
 }

@@ -2,10 +2,15 @@
 #ifndef VL_TRAIN_SIGNALS_H
 #define VL_TRAIN_SIGNALS_H
 
-void vl_signals_catch(void);
-// 0, or the number of the signal that has arrived.
+#include "base/status.h"
+
+// From now on a thread of its own takes both signals; the others never see them, as a handler that ran on the stack of
+// a thread in the middle of a matrix product would destroy what oneDNN keeps below its stack pointer. To be called
+// before any other thread is started: they inherit the mask. Errors: VL_OUT_OF_MEMORY.
+VlStatus vl_signals_catch(void);
+// 0, or the number of the first signal that has arrived.
 int vl_signals_pending(void);
-// The signal of another rank is this one's too, unless it has its own: so that all ranks end with the same exit code.
+// A signal that another rank has received becomes this one's too, unless it has one of its own.
 void vl_signals_adopt(int number);
 
 #endif

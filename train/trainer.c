@@ -1,16 +1,20 @@
 #include "train/trainer.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <sys/file.h>
+#include <unistd.h>
 
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/random.h"
 #include "data/pack.h"
 #include "dist/buckets.h"
 #include "optim/schedule.h"
@@ -47,13 +51,8 @@ typedef struct Trainer {
     double peak_flops;    // of all ranks, per second
     char *configuration;  // resolved, as YAML
     bool stopping;        // a signal has arrived somewhere
+    int lock;             // rank 0: the descriptor of RUN/.lock, held as long as the run is at work; else -1
 } Trainer;
-
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 static bool is_leader(const Trainer *trainer) { return vl_comm_rank(trainer->comm) == 0; }
 
@@ -166,30 +165,31 @@ static VlStatus accumulate(Trainer *trainer, const VlSample *samples, int64_t co
     return VL_OK;
 }
 
-// NaN or infinity in loss or gradient: the step is left out on all ranks alike, or the run ends.
+// NaN or infinity in loss or gradient: the step is left out on all ranks alike, or the run ends. Every rank names its
+// samples. Collective.
 static VlStatus refuse_step(Trainer *trainer, const VlSample *samples, int64_t count, double loss, double norm) {
     char ids[512] = "";
     for (int64_t i = 0; i < count; i++) {
         size_t used = strlen(ids);
         snprintf(ids + used, sizeof ids - used, "%s%s", i ? ", " : "", samples[i].id ? samples[i].id : "?");
     }
-    if (strcmp(trainer->config->train.nonfinite, "skip") == 0) {
-        trainer->progress.skipped++;
-        vl_log(VL_LOG_WARNING, "step %" PRId64 " left out: loss %g, gradient norm %g; samples: %s",
-               trainer->progress.step + 1, loss, norm, ids);
-        return VL_OK;
-    }
+    bool skip = strcmp(trainer->config->train.nonfinite, "skip") == 0;
+    vl_log(VL_LOG_WARNING, "step %" PRId64 "%s: loss %g, gradient norm %g; samples: %s", trainer->progress.step + 1,
+           skip ? " left out" : "", loss, norm, ids);
+    trainer->progress.skipped += skip;
+    VL_TRY(vl_comm_barrier(trainer->comm));
+    if (skip) return VL_OK;
     return vl_error(VL_INVALID,
-                    "step %" PRId64 ": loss %g, gradient norm %g; samples of rank %" PRId64
-                    ": %s. Lower optim.lr, or set "
-                    "train.nonfinite to skip",
-                    trainer->progress.step + 1, loss, norm, vl_comm_rank(trainer->comm), ids);
+                    "step %" PRId64
+                    ": loss %g, gradient norm %g; the warnings before this line name the samples. "
+                    "Lower optim.lr, or set train.nonfinite to skip",
+                    trainer->progress.step + 1, loss, norm);
 }
 
 static VlStatus train_step(Trainer *trainer, VlStepMetrics *metrics) {
     VlSample *samples;
     int64_t count, counts[COUNTS];
-    double begin = now(), wait = 0, loss = 0, norm = 0;
+    double begin = vl_seconds(), wait = 0, loss = 0, norm = 0;
     VL_TRY(
         vl_comm_agree(trainer->comm, vl_loader_next(trainer->loader, trainer->progress.step, &samples, &count, &wait)));
     count_samples(trainer, samples, count, counts);
@@ -216,8 +216,11 @@ static VlStatus train_step(Trainer *trainer, VlStepMetrics *metrics) {
         VL_TRY(refuse_step(trainer, samples, count, loss, norm));
     } else if (counts[LABELS] > 0) {
         VL_TRY(vl_optimizer_step(&trainer->optimizer, rate, norm));
+    } else {
+        vl_log(VL_LOG_WARNING, "step %" PRId64 " has no label token and changes nothing: see data.max_tokens",
+               trainer->progress.step + 1);
     }
-    double seconds = now() - begin;
+    double seconds = vl_seconds() - begin;
     *metrics = (VlStepMetrics){.step = ++trainer->progress.step,
                                .loss = loss,
                                .grad_norm = norm,
@@ -409,7 +412,9 @@ static VlStatus check_continuation(const Trainer *trainer, const VlCheckpointInf
     }
     if (was->data_hash != is->data_hash) {
         return vl_error(VL_INVALID,
-                        "%s was made on other data: data.sources have changed since; take another output folder", path);
+                        "%s was made on other data: data.sources, or how samples are chosen, cut and labelled, have "
+                        "changed since; take another output folder",
+                        path);
     }
     if (strcmp(info->trainable, config->train.trainable) != 0) {
         return vl_error(VL_INVALID, "%s trained '%s', this configuration '%s': take another output folder", path,
@@ -452,14 +457,27 @@ static VlStatus continue_run(Trainer *trainer) {
     }
 }
 
+// A hash of the samples and of the rules that turn them into steps: under other ones the step is no cursor.
+static uint64_t course_hash(const Trainer *trainer) {
+    const VlConfig *config = trainer->config;
+    uint64_t hash = vl_loader_data_hash(trainer->loader);
+    char rules[6 * VL_CONFIG_TEXT];
+    snprintf(rules, sizeof rules, "%s|%s|%s|%s|%s|%" PRId64, config->stage, config->data.labels, config->data.mix,
+             config->data.truncate, config->data.protocol, config->data.max_tokens);
+    hash = hash * 31 + vl_hash_string(rules);
+    for (int64_t i = 0; i < config->data.sources; i++) {
+        snprintf(rules, sizeof rules, "%.17g", config->data.source[i].weight);
+        hash = hash * 31 + vl_hash_string(rules);
+    }
+    return hash;
+}
+
 static VlStatus plan_run(Trainer *trainer) {
     const VlConfig *config = trainer->config;
     int64_t epoch = vl_loader_epoch_samples(trainer->loader), batch = config->train.global_batch;
     int64_t steps = config->train.steps > 0 ? config->train.steps : (epoch * config->train.epochs + batch - 1) / batch;
-    trainer->progress = (VlProgress){.global_batch = batch,
-                                     .seed = config->train.seed,
-                                     .steps = steps,
-                                     .data_hash = vl_loader_data_hash(trainer->loader)};
+    trainer->progress = (VlProgress){
+        .global_batch = batch, .seed = config->train.seed, .steps = steps, .data_hash = course_hash(trainer)};
     trainer->schedule = (VlSchedule){.learning_rate = config->optim.lr,
                                      .steps = steps,
                                      .warmup_steps = vl_schedule_warmup_steps(config->optim.warmup_ratio, steps)};
@@ -468,8 +486,22 @@ static VlStatus plan_run(Trainer *trainer) {
     return continue_run(trainer);
 }
 
+// Two programs in one folder would undo each other's files.
+static VlStatus lock_output(Trainer *trainer) {
+    char path[VL_PATH_MAX];
+    VL_TRY(vl_path_join(path, trainer->config->output, ".lock"));
+    trainer->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (trainer->lock < 0) return vl_error(VL_IO, "cannot open %s: %s", path, strerror(errno));
+    if (flock(trainer->lock, LOCK_EX | LOCK_NB) == 0) return VL_OK;
+    return vl_error(VL_INVALID,
+                    "another vl2 is at work in %s; wait for it, or take another output folder (several ranks "
+                    "are started with mpirun)",
+                    trainer->config->output);
+}
+
 static VlStatus open_output(Trainer *trainer) {
     VL_TRY(vl_make_folders(trainer->config->output));
+    VL_TRY(lock_output(trainer));
     return vl_checkpoint_clean(trainer->config->output);
 }
 
@@ -484,12 +516,12 @@ static VlStatus open_records(Trainer *trainer) {
 
 static VlStatus prepare(Trainer *trainer) {
     const VlConfig *config = trainer->config;
-    if (!config->model.path[0])
-        return vl_error(VL_USAGE, "model.path is missing: a model folder, a checkpoint, or a run's output folder");
+    VL_TRY(vl_config_need_model(config));
     if (!config->output[0]) return vl_error(VL_USAGE, "output is missing: the folder of this run");
     VL_TRY(vl_model_source_open(&trainer->base, config->model.path, config->train.seed));
     VL_TRY(vl_model_config_load(&trainer->model_config, trainer->base.folder));
-    if (config->data.frames > 0) trainer->model_config.num_frames = config->data.frames;
+    int64_t frames = config->data.frames > 0 ? config->data.frames : trainer->base.frames;
+    if (frames > 0) trainer->model_config.num_frames = frames;
     VL_TRY(vl_config_dump(config, &trainer->configuration));
     VlStatus status = is_leader(trainer) ? open_output(trainer) : VL_OK;
     VL_TRY(vl_comm_agree(trainer->comm, status));
@@ -514,6 +546,7 @@ static VlStatus prepare(Trainer *trainer) {
 }
 
 static void close_trainer(Trainer *trainer) {
+    if (trainer->lock >= 0) close(trainer->lock);
     if (trainer->has_heldout) vl_heldout_close(&trainer->heldout);
     vl_metrics_close(&trainer->metrics);
     vl_loader_close(trainer->loader);
@@ -534,10 +567,11 @@ VlStatus vl_train(const VlConfig *config, VlComm *comm) {
     VL_TRY(VL_NEW(&trainer, 1));
     trainer->config = config;
     trainer->comm = comm;
-    vl_signals_catch();
+    trainer->lock = -1;
     vl_comm_set_timeout(comm, config->parallel.timeout);
     VlStatus status = prepare(trainer);
     if (status == VL_OK) status = run(trainer);
-    close_trainer(trainer);
+    // After a failure the communication thread may still be at work on this memory; the program ends all ranks then.
+    if (status == VL_OK || status == VL_INTERRUPTED || vl_comm_size(comm) == 1) close_trainer(trainer);
     return status;
 }

@@ -87,13 +87,13 @@ static void assert_even(const int64_t *counts, int64_t values, int64_t total, co
 static void test_answers_are_balanced(void **state) {
     (void)state;
     for (int split = 0; split < 2; split++) {
-        int64_t direction[8] = {0}, slower[2] = {0}, bounces[4] = {0}, first[6] = {0}, count[3] = {0}, colour[8] = {0},
+        int64_t direction[8] = {0}, slower[2] = {0}, bounces[4] = {0}, first[8] = {0}, count[3] = {0}, colour[8] = {0},
                 shape[6] = {0}, cell[9] = {0};
         for (int64_t n = 0; n < SCENES; n++) {
             count_up(direction, 8, scene_of((VlWorldSplit)split, VL_WORLD_GLIDE, n).direction);
             count_up(slower, 2, scene_of((VlWorldSplit)split, VL_WORLD_PACE, n).slower);
             count_up(bounces, 4, scene_of((VlWorldSplit)split, VL_WORLD_BOUNCE, n).bounces);
-            count_up(first, 6, scene_of((VlWorldSplit)split, VL_WORLD_ORDER, n).thing[0].shape);
+            count_up(first, 8, scene_of((VlWorldSplit)split, VL_WORLD_ORDER, n).thing[0].colour);
             count_up(count, 3, scene_of((VlWorldSplit)split, VL_WORLD_STILL, n).things - 1);
             count_up(colour, 8, scene_of((VlWorldSplit)split, VL_WORLD_STILL, 9 * n).thing[0].colour);
             count_up(shape, 6, scene_of((VlWorldSplit)split, VL_WORLD_STILL, 9 * n + 3).thing[0].shape);
@@ -102,7 +102,7 @@ static void test_answers_are_balanced(void **state) {
         assert_even(direction, 8, SCENES, "direction");
         assert_even(slower, 2, SCENES, "pace");
         assert_even(bounces, 4, SCENES, "bounces");
-        assert_even(first, 6, SCENES, "first shape");
+        assert_even(first, 8, SCENES, "first colour");
         assert_even(count, 3, SCENES, "count");
         assert_even(colour, 8, SCENES, "colour");
         assert_even(shape, 6, SCENES, "shape");
@@ -123,7 +123,7 @@ static double lead_of_places(VlWorldMotion motion, double time, int64_t answers)
         int64_t answer = motion == VL_WORLD_GLIDE    ? scene.direction
                          : motion == VL_WORLD_PACE   ? scene.slower
                          : motion == VL_WORLD_BOUNCE ? scene.bounces
-                                                     : scene.thing[0].shape;
+                                                     : scene.thing[0].colour;
         tally[shown ? row * 4 + column : 16][answer]++;
     }
     for (int64_t f = 0; f < FIELDS; f++) {
@@ -140,7 +140,7 @@ static void test_middle_frame_does_not_tell(void **state) {
     const struct {
         VlWorldMotion motion;
         int64_t answers;
-    } cases[] = {{VL_WORLD_GLIDE, 8}, {VL_WORLD_PACE, 2}, {VL_WORLD_BOUNCE, 4}, {VL_WORLD_ORDER, 6}};
+    } cases[] = {{VL_WORLD_GLIDE, 8}, {VL_WORLD_PACE, 2}, {VL_WORLD_BOUNCE, 4}, {VL_WORLD_ORDER, 8}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         double lead = lead_of_places(cases[i].motion, 0.5, cases[i].answers);
         if (!(lead < 0.05)) fail_msg("motion %d: places in the middle frame tell %.3f", (int)cases[i].motion, lead);

@@ -194,7 +194,7 @@ static void buckets_of_any_size(void) {
     static const int64_t elements[] = {1, 2, 63, 64, 65, 1000, 4096, 10007}, buckets[] = {1, 7, 64, 1000, 0};
     for (size_t e = 0; e < sizeof elements / sizeof *elements; e++) {
         for (size_t b = 0; b < sizeof buckets / sizeof *buckets; b++) {
-            if (buckets[b] == 1 && elements[e] > 1000) continue;
+            if (buckets[b] == 1 && elements[e] > 100) continue;  // as many requests as elements
             sum_in_buckets(elements[e], buckets[b], 10 * e + b);
         }
     }
