@@ -16,7 +16,7 @@ typedef struct Settings {
     VlChatOptions chat;
     const char *input, *prompt;
     bool ids, conversation;
-    int64_t max_new_tokens, seed;  // max_new_tokens -1: what the request says, or the default
+    int64_t max_new_tokens, seed;  // max_new_tokens VL_NOT_GIVEN: what the request says, or the default
     double temperature, top_p;
 } Settings;
 
@@ -47,7 +47,8 @@ static VlStatus answer_request(const VlOpenModel *open, const Settings *settings
     VlGenerateOptions options;
     int64_t eos = vl_vlm_config(open->model)->eos, *ids = NULL, count, most = settings->max_new_tokens;
     VL_TRY(vl_generate_request_load(&request, settings->input, vl_vlm_config(open->model)));
-    if (most < 0) most = request.max_new_tokens >= 0 ? request.max_new_tokens : DEFAULT_NEW_TOKENS;
+    if (most == VL_NOT_GIVEN) most = request.max_new_tokens;
+    if (most == VL_NOT_GIVEN) most = DEFAULT_NEW_TOKENS;
     VlStatus status = generate_options(settings, &eos, most, &options);
     if (status == VL_OK) status = VL_NEW(&ids, most);
     if (status == VL_OK) status = vl_generate(open->model, &request.prompt, &options, ids, &count);
@@ -63,7 +64,8 @@ static VlStatus answer_text(const VlOpenModel *open, const Settings *settings) {
     VlChat *chat;
     int64_t eos = vl_vlm_config(open->model)->eos;
     VL_TRY(generate_options(settings, &eos,
-                            settings->max_new_tokens >= 0 ? settings->max_new_tokens : DEFAULT_NEW_TOKENS, &options));
+                            settings->max_new_tokens == VL_NOT_GIVEN ? DEFAULT_NEW_TOKENS : settings->max_new_tokens,
+                            &options));
     VL_TRY(vl_chat_open(&chat, open, &settings->chat));
     VlStatus status = settings->prompt ? vl_chat_ask(chat, settings->prompt, &options, stdout) : VL_OK;
     char *line = NULL;
@@ -99,7 +101,7 @@ static VlStatus check_form(const Settings *settings) {
 }
 
 VlStatus vl_cmd_generate(int argc, char **argv) {
-    Settings settings = {.model = VL_MODEL_OPTIONS_DEFAULT, .top_p = 1, .max_new_tokens = -1};
+    Settings settings = {.model = VL_MODEL_OPTIONS_DEFAULT, .top_p = 1, .max_new_tokens = VL_NOT_GIVEN};
     const VlOption options[] = {
         VL_MODEL_OPTION_ROWS(settings.model),
         {"video", VL_OPTION_STRING, &settings.chat.video, "FILE", "the video that is asked about", false},

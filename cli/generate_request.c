@@ -72,7 +72,7 @@ static VlStatus read_request(VlGenerateRequest *request, const json_t *document,
 VlStatus vl_generate_request_load(VlGenerateRequest *request, const char *path, const VlModelConfig *config) {
     enum { LIMIT = 64 << 20 };
     json_t *document;
-    *request = (VlGenerateRequest){.max_new_tokens = -1};
+    *request = (VlGenerateRequest){.max_new_tokens = VL_NOT_GIVEN};
     VL_TRY(vl_json_load(path, LIMIT, &document));
     VlStatus status = read_request(request, document, path, config);
     json_decref(document);

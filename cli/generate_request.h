@@ -4,11 +4,13 @@
 
 #include "model/batch_build.h"
 
+#define VL_NOT_GIVEN INT64_MIN  // no number that anyone would ask for
+
 typedef struct VlGenerateRequest {
     VlSequence prompt;
     int64_t *ids;            // prompt.ids
     VlFrames frames;         // prompt.visual
-    int64_t max_new_tokens;  // -1: the request does not say
+    int64_t max_new_tokens;  // VL_NOT_GIVEN: the request does not say
 } VlGenerateRequest;
 
 // Reads {"input_ids": [..], "pixel_values": "FILE.safetensors", "max_new_tokens": N}; the file's name is relative to

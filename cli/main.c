@@ -88,6 +88,7 @@ static int run_on_ranks(const Command *command, int argc, char **argv) {
     } else if (status != VL_OK) {
         report(status, rank);
         vl_comm_abort(comm, exit_code(status));
+        vl_comm_close(comm);  // one rank is still here
     } else {
         vl_comm_close(comm);
     }

@@ -12,7 +12,7 @@
 //
 // Questions of time have no answer in a single frame: a path's middle lies anywhere, whatever its direction; a clip
 // and its reversal are equally likely, so that the set of its frames without their order tells nothing either (of
-// directions it tells the axis, of an order of appearance the two candidates).
+// directions it tells the axis, of an order of appearance the two candidates, of bounces how far the path reaches).
 #ifndef VL_DATA_WORLD_H
 #define VL_DATA_WORLD_H
 

@@ -336,6 +336,7 @@ static void test_tokenizer_knows_the_words(void **state) {
                 char text[512], *back;
                 const char *value = json_string_value(json_object_get(turn, "value"));
                 const char *tag_end = strchr(value, '\n');
+                if (tag_end && !tag_end[1]) continue;  // a medium alone
                 int64_t words = 1, length;
                 VlTokenIds ids = {0};
                 snprintf(text, sizeof text, "%s%s", tag_end ? "" : " ", tag_end ? tag_end + 1 : value);

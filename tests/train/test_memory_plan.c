@@ -69,7 +69,13 @@ static void within_plan(VlGroups trainable, VlDtype dtype, int64_t budget, int64
     VlContext *context;
     VlVlm *model;
     VlMemoryPlan worst, own;
-    VlPlanOptions options = {trainable, dtype, budget, longest, 4, threads, true};
+    VlPlanOptions options = {.trainable = trainable,
+                             .dtype = dtype,
+                             .micro_tokens = budget,
+                             .max_tokens = longest,
+                             .frames = 4,
+                             .threads = threads,
+                             .backward = true};
     VlRandom random = vl_random(8, (uint64_t)budget);
     float *pixels;
     assert_ok(vl_model_config_load(&config, MODEL));
