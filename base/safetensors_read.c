@@ -280,19 +280,6 @@ static VlStatus check_index(const VlSafetensors *set, const json_t *map, const c
     return VL_OK;
 }
 
-static VlStatus check_total(const VlSafetensors *set, const json_t *index) {
-    const json_t *metadata = json_object_get(index, "metadata");
-    int64_t total = 0;
-    double claimed = -1;
-    if (!metadata) return VL_OK;
-    VL_TRY(vl_json_get_double(metadata, "metadata", "total_size", false, &claimed));
-    for (int64_t i = 0; i < set->count; i++) total += vl_bytes(set->entries[i].tensor);  // all bytes are in files
-    if (json_object_get(metadata, "total_size") && claimed != (double)total) {
-        return vl_error(VL_FORMAT, "total_size is %.0f, but the tensors have %lld bytes", claimed, (long long)total);
-    }
-    return VL_OK;
-}
-
 static VlStatus open_index(VlSafetensors *set, const char *path) {
     VlStatus status;
     json_t *index = NULL;
@@ -308,7 +295,6 @@ static VlStatus open_index(VlSafetensors *set, const char *path) {
     status = shard_names(map, &names, &count);
     if (!status) status = open_files(set, folder, names, count);
     if (!status) status = check_index(set, map, names);
-    if (!status) status = check_total(set, index);
     if (status) vl_error_context(status, "%s", path);
 done:
     vl_free(names);

@@ -43,9 +43,11 @@ static VlStatus read_medium(VlChat *chat, const VlChatOptions *options) {
     VlVisualOptions visual = {
         .protocol = chat->rules.protocol, .num_frames = config->num_frames, .media = vl_media_defaults()};
     uint8_t *levels;
+    visual.media.max_seconds = 600;  // patient: one file, and its answer is waited for
     if (!path) return VL_OK;
     chat->conversation.modal = options->video ? VL_MODAL_VIDEO : VL_MODAL_IMAGE;
     VL_TRY(vl_preprocess_load(&visual.config, folder));
+    VL_TRY(vl_model_config_check_frames(config, visual.config.height, visual.config.width));
     VL_TRY(choose_aspect(&chat->open->source, options->aspect, &visual.aspect));
     VL_TRY(vl_visual_read(&visual, path, chat->conversation.modal, &chat->frames.frames, &levels));
     VlStatus status = VL_NEW(&chat->pixels, chat->frames.frames * 3 * visual.config.height * visual.config.width);
@@ -123,6 +125,11 @@ static VlStatus answer(VlChat *chat, const VlPrompt *prompt, const VlGenerateOpt
                            .visual = &chat->frames};
     VlGenerateOptions options = *generate;
     int64_t count;
+    int64_t eos = vl_tokenizer_eos(chat->tokenizer);
+    if (options.stops == 0 && eos >= 0) {  // config.json names none
+        options.stops = 1;
+        options.stop = &eos;
+    }
     options.token = hear;
     options.user = chat;
     chat->count = chat->shown = 0;

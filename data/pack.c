@@ -266,6 +266,8 @@ static VlStatus load_context(Packer *packer) {
                                         .protocol = options->protocol,
                                         .num_frames = options->num_frames,
                                         .media = vl_media_defaults()};
+    // Long films are decoded to their end; the answer must not depend on how busy the machine is.
+    context->visual.media.max_seconds = 600;
     VL_TRY(vl_preprocess_load(&context->visual.config, options->model));
     VL_TRY(vl_tokenizer_load(&context->tokenizer, options->model));
     if (options->protocol != VL_PROTOCOL_2024_06) {
@@ -294,7 +296,8 @@ static VlStatus hash_options(Packer *packer, char hash[17]) {
     return VL_OK;
 }
 
-// Keeps the complete shards of an earlier call, up to the first that is not there as it was written.
+// Keeps the complete shards of an earlier call, up to the first that is missing or of another size (--check and every read
+// verify the bytes).
 static VlStatus keep_shards(Packer *packer, VlPackManifest *earlier) {
     char path[VL_PATH_MAX];
     int64_t size = 0;

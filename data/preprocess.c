@@ -135,27 +135,30 @@ static VlStatus read_preprocessor(VlPreprocessConfig *config, const char *path, 
     return VL_OK;
 }
 
-// The tower's folder: inside the model folder, or a path of its own.
-static VlStatus find_tower(char *tower, const char *model_folder) {
-    char path[VL_PATH_MAX];
-    const char *name = NULL;
-    json_t *document = NULL;
-    VL_TRY(vl_path_join(path, model_folder, "config.json"));
-    VL_TRY(vl_json_load(path, MAX_CONFIG_BYTES, &document));
-    VlStatus status = vl_json_get_string(document, path, "mm_vision_tower", true, &name);
-    if (status == VL_OK) status = vl_path_join(tower, model_folder, name);
-    if (status == VL_OK && !vl_path_is_folder(tower)) {
-        if (vl_path_is_folder(name)) {
-            status = vl_path_join(tower, "", name);
-        } else {
-            status = vl_error(VL_IO,
-                              "%s: the vision tower '%s' is neither a folder in %s nor a path: put its "
-                              "config.json there",
-                              path, name, model_folder);
-        }
+// Towers that are known by their hub id, for model folders that hold no folder of the tower's own (spec model.md, 2).
+static const struct {
+    const char *id, *model_type;
+    int64_t side;
+} hub_towers[] = {
+    {"openai/clip-vit-large-patch14-336", "clip_vision_model", 336},
+    {"openai/clip-vit-large-patch14", "clip_vision_model", 224},
+    {"google/siglip-so400m-patch14-384", "siglip_vision_model", 384},
+};
+
+// The tower's folder inside the model folder (or at an absolute path); "" for a hub id, whose numbers are then in
+// *config.
+static VlStatus find_tower(VlPreprocessConfig *config, char *tower, const char *model_folder, const char *path,
+                           const char *name) {
+    VL_TRY(vl_path_join(tower, model_folder, name));
+    if (vl_path_is_folder(tower)) return VL_OK;
+    tower[0] = '\0';
+    for (size_t i = 0; i < sizeof hub_towers / sizeof *hub_towers; i++) {
+        if (strcmp(name, hub_towers[i].id) != 0) continue;
+        return vl_preprocess_defaults(config, hub_towers[i].model_type, hub_towers[i].side);
     }
-    json_decref(document);
-    return status;
+    return vl_error(VL_IO,
+                    "%s: the vision tower '%s' is neither a folder in %s nor a known hub id: put its config.json there",
+                    path, name, model_folder);
 }
 
 static VlStatus read_tower(VlPreprocessConfig *config, const char *path, const json_t *document) {
@@ -169,8 +172,15 @@ static VlStatus read_tower(VlPreprocessConfig *config, const char *path, const j
 
 VlStatus vl_preprocess_load(VlPreprocessConfig *config, const char *model_folder) {
     char tower[VL_PATH_MAX], path[VL_PATH_MAX];
+    const char *name = NULL;
     json_t *document = NULL;
-    VL_TRY(find_tower(tower, model_folder));
+    VL_TRY(vl_path_join(path, model_folder, "config.json"));
+    VL_TRY(vl_json_load(path, MAX_CONFIG_BYTES, &document));
+    VlStatus found = vl_json_get_string(document, path, "mm_vision_tower", true, &name);
+    if (found == VL_OK) found = find_tower(config, tower, model_folder, path, name);
+    json_decref(document);
+    VL_TRY(found);
+    if (!tower[0]) return VL_OK;
     VL_TRY(vl_path_join(path, tower, "config.json"));
     VL_TRY(vl_json_load(path, MAX_CONFIG_BYTES, &document));
     VlStatus status = read_tower(config, path, document);

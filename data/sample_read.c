@@ -46,6 +46,9 @@ static VlStatus take_prompt(const VlSampleRules *rules, const VlPrompt *prompt, 
         if (ids->ids[i] < 0) place = i;
     }
     int64_t visual = vl_sample_visual_tokens(rules, sample->modal, sample->frames);
+    if (place >= 0 && visual == 0) {
+        return vl_error(VL_INVALID, "its %lld frames give no token", (long long)sample->frames);
+    }
     VL_TRY(choose_length(rules, ids->count, place, visual, &kept));
     VL_TRY(VL_NEW(&sample->ids, kept));
     VL_TRY(VL_NEW(&sample->labels, kept));

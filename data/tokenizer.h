@@ -1,5 +1,5 @@
 // Text to token ids and back, from the tokenizer.json and tokenizer_config.json of a model folder. Two families of byte
-// pair encoding: over bytes (Qwen2, GPT-2 style) and over characters with byte fallback (Mistral, Llama style).
+// pair encoding: over bytes (Qwen2) and over characters with byte fallback (Mistral, Llama style).
 //
 // What the files may hold, everything else is refused by name (VL_UNSUPPORTED):
 //   normalizer     null, NFC, Prepend, Replace (of a string), Sequence of these

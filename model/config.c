@@ -203,6 +203,15 @@ VlStatus vl_model_config_load(VlModelConfig *config, const char *folder) {
 
 static int64_t side(const VlModelConfig *config) { return config->vision.image_size / config->vision.patch_size; }
 
+VlStatus vl_model_config_check_frames(const VlModelConfig *config, int64_t height, int64_t width) {
+    int64_t side = config->vision.image_size;
+    if (!config->has_vision || (height == side && width == side)) return VL_OK;
+    return vl_error(VL_INVALID,
+                    "the preprocessing of %s gives pictures of %lld x %lld, the vision tower's image_size is %lld: "
+                    "preprocessor_config.json and config.json of the tower do not belong together",
+                    config->folder, (long long)height, (long long)width, (long long)side);
+}
+
 int64_t vl_model_patches(const VlModelConfig *config) { return config->has_vision ? side(config) * side(config) : 0; }
 
 int64_t vl_model_visual_tokens(const VlModelConfig *config, int64_t frames) {

@@ -59,6 +59,9 @@ typedef struct VlModelConfig {
 // naming the key, its value, and what is possible.
 VlStatus vl_model_config_load(VlModelConfig *config, const char *folder);
 
+// VL_INVALID unless frames of height x width are what the vision tower takes.
+VlStatus vl_model_config_check_frames(const VlModelConfig *config, int64_t height, int64_t width);
+
 // Patches per frame; tokens of a video of `frames` frames after the connector.
 int64_t vl_model_patches(const VlModelConfig *config);
 int64_t vl_model_visual_tokens(const VlModelConfig *config, int64_t frames);

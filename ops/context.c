@@ -1,10 +1,10 @@
 #include "ops/context.h"
 
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/pool.h"
 #include "ops/backend.h"
 #include "ops/guard.h"
 
@@ -12,12 +12,6 @@ enum { ALIGNMENT = 64 };
 
 static const VlBackend *const backends[] = {&vl_backend_cpu, &vl_backend_plan};
 enum { BACKENDS = sizeof backends / sizeof *backends };
-
-static int64_t usable_processors(void) {
-    cpu_set_t set;
-    int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    return count > 0 ? count : 1;
-}
 
 static const VlBackend *find_backend(const char *name) {
     for (int i = 0; i < BACKENDS; i++) {
@@ -39,7 +33,7 @@ VlStatus vl_context_create(VlContext **context, const char *backend, int64_t thr
     VL_TRY(VL_NEW(&made, 1));
     made->backend = found;
     made->planning = found == &vl_backend_plan;
-    made->threads = threads ? threads : usable_processors();
+    made->threads = threads ? threads : vl_cpu_count();
     int64_t size = made->planning ? INT64_MAX : 0;
     made->activations = (VlArena){.name = "activations", .size = size};
     made->scratch = (VlArena){.name = "scratch", .size = size};

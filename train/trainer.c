@@ -357,6 +357,7 @@ static VlStatus open_data(Trainer *trainer) {
     VL_TRY(vl_aspect_parse(&aspect, config->data.aspect));
     VL_TRY(vl_tokenizer_load(&trainer->tokenizer, trainer->base.folder));
     VL_TRY(vl_preprocess_load(&trainer->preprocess, trainer->base.folder));
+    VL_TRY(vl_model_config_check_frames(&trainer->model_config, trainer->preprocess.height, trainer->preprocess.width));
     VL_TRY(loader_options(trainer, &options));
     VL_TRY(vl_pack_fingerprint(&trainer->preprocess, aspect, options.protocol, trainer->model_config.num_frames,
                                trainer->fingerprint));
