@@ -296,8 +296,8 @@ static VlStatus hash_options(Packer *packer, char hash[17]) {
     return VL_OK;
 }
 
-// Keeps the complete shards of an earlier call, up to the first that is missing or of another size (--check and every read
-// verify the bytes).
+// Keeps the complete shards of an earlier call, up to the first that is missing or of another size (--check and every
+// read verify the bytes).
 static VlStatus keep_shards(Packer *packer, VlPackManifest *earlier) {
     char path[VL_PATH_MAX];
     int64_t size = 0;

@@ -94,10 +94,10 @@ static void test_answers_are_balanced(void **state) {
             count_up(slower, 2, scene_of((VlWorldSplit)split, VL_WORLD_PACE, n).slower);
             count_up(bounces, 4, scene_of((VlWorldSplit)split, VL_WORLD_BOUNCE, n).bounces);
             count_up(first, 8, scene_of((VlWorldSplit)split, VL_WORLD_ORDER, n).thing[0].colour);
-            count_up(count, 3, scene_of((VlWorldSplit)split, VL_WORLD_STILL, n).things - 1);
-            count_up(colour, 8, scene_of((VlWorldSplit)split, VL_WORLD_STILL, 9 * n).thing[0].colour);
-            count_up(shape, 6, scene_of((VlWorldSplit)split, VL_WORLD_STILL, 9 * n + 3).thing[0].shape);
-            count_up(cell, 9, scene_of((VlWorldSplit)split, VL_WORLD_STILL, 9 * n + 6).thing[0].cell);
+            count_up(count, 3, scene_of((VlWorldSplit)split, VL_WORLD_STILL, 6 * (n / 3) + n % 3).things - 1);
+            count_up(colour, 8, scene_of((VlWorldSplit)split, VL_WORLD_STILL, 18 * n).thing[0].colour);
+            count_up(shape, 6, scene_of((VlWorldSplit)split, VL_WORLD_STILL, 18 * n + 6).thing[0].shape);
+            count_up(cell, 9, scene_of((VlWorldSplit)split, VL_WORLD_STILL, 18 * n + 12).thing[0].cell);
         }
         assert_even(direction, 8, SCENES, "direction");
         assert_even(slower, 2, SCENES, "pace");
