@@ -158,10 +158,10 @@ static VlStatus add_heldout(World *world, int64_t number) {
     char name[NAME], media[NAME];
     int64_t scene_number = nth;
     if (question == VL_WORLD_ASK_COUNT) {
-        scene_number = 9 * nth + nth % VL_WORLD_THINGS;
+        scene_number = 18 * nth + nth % VL_WORLD_THINGS;
     } else if (vl_world_question_motion(question) == VL_WORLD_STILL) {
         int64_t attribute = question == VL_WORLD_ASK_COLOUR ? 0 : question == VL_WORLD_ASK_SHAPE ? 1 : 2;
-        scene_number = 9 * nth + 3 * attribute + (nth + nth / VL_WORLD_COLOURS) % VL_WORLD_THINGS;
+        scene_number = 18 * nth + 6 * attribute + (nth + nth / 6) % 6;
     }
     vl_world_scene_make(&scene, (uint64_t)world->options->seed, VL_WORLD_HELDOUT, vl_world_question_motion(question),
                         scene_number);

@@ -65,9 +65,9 @@ typedef struct VlWorldScene {
 } VlWorldScene;
 
 // Scene number `number` of its motion and split: a pure function of these and the seed. Its answers run through their
-// values with the number, so that they are balanced: direction, then pace; bounces; the first colour; of pictures
-// number % 4 is the count less one, and number / 12 the colour, shape or cell of the first thing, as number / 4 % 3
-// says.
+// values with the number, so that they are balanced: direction, then pace; bounces; the first colour. Pictures hold
+// one, two, three, one, two, one things as number % 6 says; number / 18 is the colour, shape or cell of the first of
+// them, as number / 6 % 3 says.
 void vl_world_scene_make(VlWorldScene *scene, uint64_t seed, VlWorldSplit split, VlWorldMotion motion, int64_t number);
 
 // What the first thing is combined with: direction, bounces, the second thing's shape, or a thing's cell.

@@ -38,22 +38,32 @@ static void draw_ground(const VlWorldGround *ground, double *levels) {
 
 // ---- Things ----------------------------------------------------------------
 
+// A star of five points, one of them upwards.
+static bool inside_star(double x, double y) {
+    const double inner = 0.45, outer = 1.15, fifth = 1.2566370614359172;
+    double angle = atan2(x, -y);
+    double within = fabs(angle - fifth * nearbyint(angle / fifth));  // from the nearest point of the star
+    double radius = sqrt(x * x + y * y), a = radius * cos(within), b = radius * sin(within);
+    // The edge runs from (outer, 0) to the distance `inner` at half of the angle between two points.
+    double edge_a = inner * cos(fifth / 2), edge_b = inner * sin(fifth / 2);
+    return (a - outer) * edge_b - b * (edge_a - outer) <= 0;
+}
+
 // Whether the point (x, y), in radii from the centre, y downwards, lies inside.
 static bool inside(int64_t shape, double x, double y) {
     double square = x * x + y * y;
     switch (shape) {
     case 0:  // circle
         return square <= 0.9 * 0.9;
-    case 1:  // bar
-        return fabs(x) <= 1.1 && fabs(y) <= 0.45;
+    case 1:  // square
+        return fabs(x) <= 0.8 && fabs(y) <= 0.8;
     case 2:  // triangle, point upwards
         return y <= 0.75 && fabs(x) <= (y + 1.05) * 0.58;
     case 3:  // cross
         return (fabs(x) <= 0.3 && fabs(y) <= 1) || (fabs(y) <= 0.3 && fabs(x) <= 1);
     case 4:  // ring
         return square <= 1 && square >= 0.55 * 0.55;
-    default:  // column
-        return fabs(x) <= 0.45 && fabs(y) <= 1.1;
+    default: return inside_star(x, y);
     }
 }
 

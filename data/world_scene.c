@@ -67,9 +67,10 @@ static void cell_centre(int64_t cell, double *x, double *y) {
 }
 
 static void draw_still(VlWorldScene *scene, int64_t number, VlRandom *random) {
-    draw_things(scene, 1 + number % VL_WORLD_THINGS, random);
-    int64_t value = number / 9;
-    switch (number / 3 % 3) {
+    static const int64_t things[] = {1, 2, 3, 1, 2, 1};
+    draw_things(scene, things[number % 6], random);
+    int64_t value = number / 18;
+    switch (number / 6 % 3) {
     case 0: EXCHANGE(scene, colour, value % VL_WORLD_COLOURS); break;
     case 1: EXCHANGE(scene, shape, value % VL_WORLD_SHAPES); break;
     default: EXCHANGE(scene, cell, value % VL_WORLD_CELLS);

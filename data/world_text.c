@@ -5,7 +5,7 @@
 
 #include "data/world_parts.h"
 
-const char *const vl_world_shapes[VL_WORLD_SHAPES] = {"circle", "bar", "triangle", "cross", "ring", "column"};
+const char *const vl_world_shapes[VL_WORLD_SHAPES] = {"circle", "square", "triangle", "cross", "ring", "star"};
 const char *const vl_world_colours[VL_WORLD_COLOURS] = {"red",    "green", "blue",  "yellow",
                                                         "purple", "cyan",  "white", "black"};
 const char *const vl_world_cells[VL_WORLD_CELLS] = {"north",     "northeast", "east",      "southeast", "south",
@@ -141,12 +141,10 @@ const char *vl_world_question_kind(VlWorldQuestion question) { return questions[
 static void ask_about(Talk *talk, const VlWorldScene *scene, const VlWorldThing *thing, VlWorldQuestion question) {
     const char *colour = vl_world_colours[thing->colour], *shape = vl_world_shapes[thing->shape];
     switch (question) {
-    case VL_WORLD_ASK_COLOUR:
-        ask(talk, colour, "What colour is the shape in the %s?", vl_world_cells[thing->cell]);
-        break;
+    case VL_WORLD_ASK_COLOUR: ask(talk, colour, "What colour is the %s?", shape); break;
     case VL_WORLD_ASK_SHAPE: ask(talk, shape, "Which shape is %s?", colour); break;
     case VL_WORLD_ASK_COUNT: ask(talk, numbers[scene->things], "How many shapes are there?"); break;
-    case VL_WORLD_ASK_PLACE: ask(talk, vl_world_cells[thing->cell], "Where is the %s shape?", colour); break;
+    case VL_WORLD_ASK_PLACE: ask(talk, vl_world_cells[thing->cell], "Where is the %s?", shape); break;
     case VL_WORLD_ASK_DIRECTION: ask(talk, vl_world_cells[scene->direction], "Which way does it move?"); break;
     case VL_WORLD_ASK_PACE: ask(talk, scene->slower ? "slower" : "faster", "Does it get faster or slower?"); break;
     case VL_WORLD_ASK_BOUNCES: ask(talk, numbers[scene->bounces], "How many times does it bounce?"); break;
