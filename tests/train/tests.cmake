@@ -17,3 +17,6 @@ foreach(test bad_input checkpoint curve curve.guarded heldout memory_plan stops)
 endforeach()
 set_property(TEST train.curve.guarded APPEND PROPERTY ENVIRONMENT VL2_GUARD=1)
 set_tests_properties(train.ranks PROPERTIES ENVIRONMENT "${VL_MPI_ENVIRONMENT}")
+add_test(NAME train.overfit COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/train/overfit.sh $<TARGET_FILE:vl2> ${CMAKE_SOURCE_DIR}
+  WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
+set_tests_properties(train.overfit PROPERTIES LABELS slow TIMEOUT 900 SKIP_RETURN_CODE 77)
