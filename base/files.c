@@ -64,6 +64,11 @@ bool vl_path_is_folder(const char *path) {
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+bool vl_folder_holds(const char *folder, const char *name) {
+    char path[VL_PATH_MAX];
+    return vl_path_join(path, folder, name) == VL_OK && vl_path_exists(path);
+}
+
 VlStatus vl_file_size(const char *path, int64_t *size) {
     struct stat info;
     if (fault() || stat(path, &info)) return refused("look at", path);

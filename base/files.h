@@ -15,6 +15,7 @@ VlStatus vl_path_join(char *out, const char *folder, const char *name);
 VlStatus vl_path_folder(char *out, const char *path);
 bool vl_path_exists(const char *path);
 bool vl_path_is_folder(const char *path);
+bool vl_folder_holds(const char *folder, const char *name);  // does folder/name exist?
 VlStatus vl_file_size(const char *path, int64_t *size);
 VlStatus vl_make_folders(const char *path);  // like mkdir -p
 VlStatus vl_remove_tree(const char *path);   // a file or a folder with all it holds; missing is no error

@@ -89,11 +89,6 @@ static VlStatus info_checkpoint(const char *path, bool list) {
     return status;
 }
 
-static bool holds(const char *folder, const char *name) {
-    char path[VL_PATH_MAX];
-    return vl_path_join(path, folder, name) == VL_OK && vl_path_exists(path);
-}
-
 static VlStatus info_run(const char *path, bool list) {
     char newest[VL_PATH_MAX];
     VL_TRY(vl_checkpoint_newest(path, -1, newest));
@@ -120,9 +115,9 @@ VlStatus vl_cmd_info(int argc, char **argv) {
     if (!vl_path_exists(path)) return vl_error(VL_IO, "%s does not exist", path);
     if (!vl_path_is_folder(path))
         return dot && strcmp(dot, ".h5") == 0 ? vl_show_shard(path, stdout) : info_safetensors(path, list);
-    if (holds(path, "manifest.json")) return info_checkpoint(path, list);
-    if (holds(path, "checkpoints")) return info_run(path, list);
-    if (holds(path, VL_PACK_MANIFEST)) return vl_show_packed(path, stdout);
-    if (holds(path, "config.json")) return info_model(path, list);
+    if (vl_folder_holds(path, "manifest.json")) return info_checkpoint(path, list);
+    if (vl_folder_holds(path, "checkpoints")) return info_run(path, list);
+    if (vl_folder_holds(path, VL_PACK_MANIFEST)) return vl_show_packed(path, stdout);
+    if (vl_folder_holds(path, "config.json")) return info_model(path, list);
     return vl_error(VL_INVALID, "%s is neither a model folder, a checkpoint, a run, nor a packed folder", path);
 }

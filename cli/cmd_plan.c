@@ -27,7 +27,7 @@ static VlStatus plan(const VlConfig *config, int64_t ranks) {
     // By the reference's rule the visual tokens come on top of the longest text.
     if (model.has_vision && strcmp(config->data.truncate, "text") == 0)
         options.max_tokens += vl_model_visual_tokens(&model, model.num_frames);
-    options.dtype = strcmp(config->train.dtype, "bf16") == 0 ? VL_BF16 : VL_F32;
+    options.dtype = vl_config_dtype(config);
     VL_TRY(vl_groups_parse(config->train.trainable, &options.trainable));
     VL_TRY(vl_memory_plan(&model, &options, &memory));
     vl_memory_plan_print(stdout, &memory);

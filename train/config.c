@@ -380,6 +380,8 @@ VlStatus vl_config_need_model(const VlConfig *config) {
     return vl_error(VL_USAGE, "model.path is missing: a model folder, a checkpoint, or a run's output folder");
 }
 
+VlDtype vl_config_dtype(const VlConfig *config) { return strcmp(config->train.dtype, "bf16") == 0 ? VL_BF16 : VL_F32; }
+
 // YAML double-quoted form of a text.
 static void print_quoted(FILE *file, const char *text) {
     fputc('"', file);

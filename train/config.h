@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "base/dtype.h"
 #include "base/files.h"
 
 enum { VL_CONFIG_TEXT = 256 };
@@ -63,6 +64,8 @@ VlStatus vl_config_load(VlConfig *config, const char *path, int64_t overrides, c
 void vl_config_free(VlConfig *config);
 // VL_USAGE unless model.path is set.
 VlStatus vl_config_need_model(const VlConfig *config);
+// train.dtype as a type.
+VlDtype vl_config_dtype(const VlConfig *config);
 // The resolved configuration as YAML that vl_config_load reads back to the same values; owner frees *text.
 VlStatus vl_config_dump(const VlConfig *config, char **text);
 // The table of keys for --help and the reference page.

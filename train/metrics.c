@@ -33,7 +33,7 @@ static VlStatus keep_lines(const char *path, int64_t step) {
 
 VlStatus vl_metrics_open(VlMetrics *metrics, const char *run, int64_t step, int64_t last_step) {
     char path[VL_PATH_MAX], folder[VL_PATH_MAX];
-    *metrics = (VlMetrics){.first_step = step, .last_step = last_step, .started = vl_seconds()};
+    *metrics = (VlMetrics){.last_step = last_step, .started = vl_seconds()};
     static const char *const records[] = {"heldout.jsonl", "quarantine.jsonl", "metrics.jsonl"};
     for (int i = 0; i < 3; i++) {
         VL_TRY(vl_path_join(path, run, records[i]));

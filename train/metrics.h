@@ -18,7 +18,7 @@ typedef struct VlStepMetrics {
 typedef struct VlMetrics {
     FILE *lines;  // NULL on ranks other than 0: then every call does nothing
     FILE *events;
-    int64_t first_step, last_step;
+    int64_t last_step;
     double started;  // clock at the first step of this process
     int64_t done;    // steps of this process
     double mean_seconds;

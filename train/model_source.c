@@ -20,24 +20,19 @@ static VlStatus make_absolute(char out[VL_PATH_MAX], const char *path) {
     return status;
 }
 
-static bool holds(const char *folder, const char *name) {
-    char path[VL_PATH_MAX];
-    return vl_path_join(path, folder, name) == VL_OK && vl_path_exists(path);
-}
-
 // Walks from the newest checkpoint down to the folder at the root; the list is filled from its end.
 static VlStatus walk(VlModelSource *source, const char *path, int64_t depth) {
     char here[VL_PATH_MAX], newest[VL_PATH_MAX];
     VlCheckpointInfo info;
     VL_TRY(make_absolute(here, path));
-    if (!holds(here, "manifest.json") && holds(here, "checkpoints")) {
+    if (!vl_folder_holds(here, "manifest.json") && vl_folder_holds(here, "checkpoints")) {
         VL_TRY(vl_checkpoint_newest(here, -1, newest));
         if (!newest[0]) return vl_error(VL_INVALID, "%s is a run without a complete checkpoint", path);
         memcpy(here, newest, VL_PATH_MAX);
     }
     if (depth == 0) memcpy(source->path, here, VL_PATH_MAX);
-    if (!holds(here, "manifest.json")) {
-        if (!holds(here, "config.json")) {
+    if (!vl_folder_holds(here, "manifest.json")) {
+        if (!vl_folder_holds(here, "config.json")) {
             return vl_error(VL_INVALID,
                             "%s is no model: neither a folder with config.json, nor a checkpoint, nor a run's output",
                             path);

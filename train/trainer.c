@@ -392,7 +392,7 @@ static VlStatus build_model(Trainer *trainer) {
         return vl_error(VL_USAGE, "train.trainable is [%s]: this model has nothing of that, and nothing would train",
                         config->train.trainable);
     }
-    VL_TRY(vl_params_bind(trainer->context, params, strcmp(config->train.dtype, "bf16") == 0 ? VL_BF16 : VL_F32));
+    VL_TRY(vl_params_bind(trainer->context, params, vl_config_dtype(config)));
     VlOptimizerSettings settings = {config->optim.beta1, config->optim.beta2, config->optim.eps,
                                     config->optim.weight_decay, config->optim.clip_norm};
     VL_TRY(vl_optimizer_create(&trainer->optimizer, trainer->context, params, settings));
@@ -532,8 +532,7 @@ static VlStatus prepare(Trainer *trainer) {
     VL_TRY(plan_run(trainer));
     if (is_leader(trainer)) VL_TRY(open_records(trainer));
     double peak;
-    VL_TRY(vl_measure_gemm_peak(trainer->context, strcmp(config->train.dtype, "bf16") == 0 ? VL_BF16 : VL_F32, 1024,
-                                0.3, &peak));
+    VL_TRY(vl_measure_gemm_peak(trainer->context, vl_config_dtype(config), 1024, 0.3, &peak));
     VL_TRY(vl_comm_reduce(trainer->comm, VL_SUM_F64, &peak, 1));
     trainer->peak_flops = peak;
     const VlParams *params = vl_vlm_params(trainer->model);
