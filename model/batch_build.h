@@ -8,7 +8,7 @@
 // The frames that one modality id stands for.
 typedef struct VlFrames {
     int64_t frames;       // 1 for an image
-    const float *pixels;  // [frames,3,image_size,image_size], normalised; NULL in a batch for planning only
+    const float *pixels;  // [frames,3,image_size,image_size], normalised; NULL: the caller fills VlBatch.pixels
 } VlFrames;
 
 typedef struct VlSequence {

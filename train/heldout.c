@@ -160,7 +160,7 @@ enum { ANSWER_ROWS = 64 };  // label tokens whose logits are in memory together
 typedef struct Evaluation {
     VlHeldout *heldout;
     VlVlm *model;
-    VlMicroBatch micro;
+    VlBatch batch;
     float *logits;  // [ANSWER_ROWS, vocabulary]
     float *losses;
     int64_t losses_capacity;
@@ -178,7 +178,7 @@ static bool is_likeliest(const float *logits, int64_t vocabulary, int64_t target
 static VlStatus is_right(const Evaluation *evaluation, const VlVlmForward *forward, int64_t begin, int64_t end,
                          bool *right) {
     int64_t vocabulary = vl_vlm_config(evaluation->model)->decoder.vocabulary;
-    const int64_t *targets = evaluation->micro.batch.targets;
+    const int64_t *targets = evaluation->batch.targets;
     bool answered = false;
     *right = true;
     for (int64_t t = begin, rows; t < end && *right; t += rows) {
@@ -195,9 +195,9 @@ static VlStatus is_right(const Evaluation *evaluation, const VlVlmForward *forwa
 
 static VlStatus evaluate_batch(Evaluation *evaluation, int64_t count, const VlSample *samples) {
     VlHeldout *heldout = evaluation->heldout;
-    const VlBatch *batch = &evaluation->micro.batch;
+    const VlBatch *batch = &evaluation->batch;
     VlVlmForward forward;
-    VL_TRY(vl_micro_batch_build(&evaluation->micro, vl_vlm_config(evaluation->model), &heldout->preprocess, count,
+    VL_TRY(vl_micro_batch_build(&evaluation->batch, vl_vlm_config(evaluation->model), &heldout->preprocess, count,
                                 samples));
     if (batch->sequences == 0) return VL_OK;
     VL_TRY(vl_reserve(&evaluation->losses, &evaluation->losses_capacity, batch->labels, (int64_t)sizeof(float)));
@@ -293,7 +293,7 @@ VlStatus vl_heldout_evaluate(VlHeldout *heldout, VlVlm *model, VlComm *comm, VlC
         conclude(result);
     }
     heldout->loss[control] = evaluation.sum[1] > 0 ? evaluation.sum[0] / evaluation.sum[1] : 0;
-    vl_micro_batch_free(&evaluation.micro);
+    vl_batch_free(&evaluation.batch);
     vl_free(evaluation.tally);
     vl_free(evaluation.logits);
     vl_free(evaluation.losses);

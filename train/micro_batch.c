@@ -20,17 +20,23 @@ int64_t vl_micro_batch_end(const VlModelConfig *config, const VlSample *samples,
     return end;
 }
 
-VlStatus vl_micro_batch_build(VlMicroBatch *micro, const VlModelConfig *config, const VlPreprocessConfig *preprocess,
+// The frames go straight to their places in the batch, in the order of the samples.
+static void fill_pixels(VlBatch *batch, const VlPreprocessConfig *preprocess, int64_t count, const VlSample *samples) {
+    float *next = batch->pixels;
+    for (int64_t i = 0; i < count; i++) {
+        if (samples[i].bad || samples[i].frames == 0) continue;
+        vl_preprocess_normalize(preprocess, samples[i].pixels, samples[i].frames, next);
+        next += samples[i].frames * 3 * preprocess->height * preprocess->width;
+    }
+}
+
+VlStatus vl_micro_batch_build(VlBatch *batch, const VlModelConfig *config, const VlPreprocessConfig *preprocess,
                               int64_t count, const VlSample *samples) {
     VlSequence *sequences = NULL;
     VlFrames *frames = NULL;
-    VlStatus status = VL_OK;
-    int64_t size = 3 * preprocess->height * preprocess->width, total = 0, good = 0, filled = 0;
-    vl_batch_free(&micro->batch);
-    for (int64_t i = 0; i < count; i++) total += samples[i].frames;
-    VL_TRY_GOTO(status,
-                vl_reserve(&micro->pixels, &micro->pixels_capacity, total * size, (int64_t)sizeof *micro->pixels),
-                done);
+    VlStatus status;
+    int64_t good = 0;
+    vl_batch_free(batch);
     VL_TRY_GOTO(status, VL_NEW(&sequences, count), done);
     VL_TRY_GOTO(status, VL_NEW(&frames, count), done);
     for (int64_t i = 0; i < count; i++) {
@@ -39,24 +45,16 @@ VlStatus vl_micro_batch_build(VlMicroBatch *micro, const VlModelConfig *config, 
         VlSequence *sequence = &sequences[good];
         *sequence = (VlSequence){.tokens = sample->tokens, .ids = sample->ids, .labels = sample->labels};
         if (sample->frames > 0) {
-            float *pixels = micro->pixels + filled * size;
-            vl_preprocess_normalize(preprocess, sample->pixels, sample->frames, pixels);
-            frames[good] = (VlFrames){.frames = sample->frames, .pixels = pixels};
+            frames[good] = (VlFrames){.frames = sample->frames};
             sequence->visuals = 1;
             sequence->visual = &frames[good];
-            filled += sample->frames;
         }
         good++;
     }
-    status = vl_batch_build(&micro->batch, config, good, sequences);
+    VL_TRY_GOTO(status, vl_batch_build(batch, config, good, sequences), done);
+    fill_pixels(batch, preprocess, count, samples);
 done:
     vl_free(sequences);
     vl_free(frames);
     return status;
-}
-
-void vl_micro_batch_free(VlMicroBatch *micro) {
-    vl_batch_free(&micro->batch);
-    vl_free(micro->pixels);
-    *micro = (VlMicroBatch){0};
 }

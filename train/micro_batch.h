@@ -6,12 +6,6 @@
 #include "data/sample.h"
 #include "model/batch_build.h"
 
-typedef struct VlMicroBatch {
-    VlBatch batch;
-    float *pixels;  // [all frames,3,h,w] normalised, before they are copied into the batch
-    int64_t pixels_capacity;
-} VlMicroBatch;
-
 // Tokens of a sample after its frames are spliced in. 0 for a bad sample.
 int64_t vl_sample_expanded_tokens(const VlModelConfig *config, const VlSample *sample);
 
@@ -20,10 +14,9 @@ int64_t vl_sample_expanded_tokens(const VlModelConfig *config, const VlSample *s
 int64_t vl_micro_batch_end(const VlModelConfig *config, const VlSample *samples, int64_t count, int64_t begin,
                            int64_t budget);
 
-// Builds the batch of `count` samples, bad ones left out. Its memory is reused from call to call; vl_micro_batch_free
-// gives it back.
-VlStatus vl_micro_batch_build(VlMicroBatch *micro, const VlModelConfig *config, const VlPreprocessConfig *preprocess,
+// Builds the batch of `count` samples, bad ones left out, in place of what *batch holds (zeroed before the first call;
+// vl_batch_free gives the memory back). The frames have the size that the model takes (vl_model_config_check_frames).
+VlStatus vl_micro_batch_build(VlBatch *batch, const VlModelConfig *config, const VlPreprocessConfig *preprocess,
                               int64_t count, const VlSample *samples);
-void vl_micro_batch_free(VlMicroBatch *micro);
 
 #endif

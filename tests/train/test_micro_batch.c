@@ -67,31 +67,30 @@ static void cut_by_the_budget(void **state) {
 
 static void builds_batches(void **state) {
     (void)state;
-    VlMicroBatch micro = {0};
+    VlBatch batch = {0};
     VlSample samples[5] = {picture(levels), text(6), {.bad = true}, picture(levels + 5 * PIXELS), text(8)};
     static float expected[PIXELS];
     for (int round = 0; round < 2; round++) {  // the memory is used again
-        assert_ok(vl_micro_batch_build(&micro, &config, &preprocess, 5, samples));
-        const VlBatch *batch = &micro.batch;
+        assert_ok(vl_micro_batch_build(&batch, &config, &preprocess, 5, samples));
         int64_t image = vl_sample_expanded_tokens(&config, &samples[0]);
-        assert_int_equal(batch->sequences, 4);
-        assert_int_equal(batch->visuals, 2);
-        assert_int_equal(batch->frames, 2);
-        assert_int_equal(batch->tokens, 2 * image + 6 + 8);
-        assert_int_equal(batch->labels, 4 + 2 + 4 + 4);
-        assert_int_equal(batch->cu_seqlens[1], image);
-        assert_int_equal(batch->cu_seqlens[2], image + 6);
+        assert_int_equal(batch.sequences, 4);
+        assert_int_equal(batch.visuals, 2);
+        assert_int_equal(batch.frames, 2);
+        assert_int_equal(batch.tokens, 2 * image + 6 + 8);
+        assert_int_equal(batch.labels, 4 + 2 + 4 + 4);
+        assert_int_equal(batch.cu_seqlens[1], image);
+        assert_int_equal(batch.cu_seqlens[2], image + 6);
         for (int frame = 0; frame < 2; frame++) {
             vl_preprocess_normalize(&preprocess, levels + (frame ? 5 : 0) * PIXELS, 1, expected);
-            assert_memory_equal(batch->pixels + frame * PIXELS, expected, sizeof expected);
+            assert_memory_equal(batch.pixels + frame * PIXELS, expected, sizeof expected);
         }
     }
     VlSample bad[2] = {{.bad = true}, {.bad = true}};
-    assert_ok(vl_micro_batch_build(&micro, &config, &preprocess, 2, bad));
-    assert_int_equal(micro.batch.sequences, 0);
+    assert_ok(vl_micro_batch_build(&batch, &config, &preprocess, 2, bad));
+    assert_int_equal(batch.sequences, 0);
     samples[1].ids = labels;  // a label is no id
-    assert_error(vl_micro_batch_build(&micro, &config, &preprocess, 5, samples), VL_INVALID, "-100");
-    vl_micro_batch_free(&micro);
+    assert_error(vl_micro_batch_build(&batch, &config, &preprocess, 5, samples), VL_INVALID, "-100");
+    vl_batch_free(&batch);
 }
 
 int main(void) {
