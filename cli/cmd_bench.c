@@ -4,23 +4,10 @@
 #include <string.h>
 
 #include "cli/commands.h"
-#include "cli/options.h"
+#include "cli/model_open.h"
 #include "train/bench_data.h"
 #include "train/bench_machine.h"
 #include "train/bench_train.h"
-
-static VlStatus parse_dtype(const char *word, VlDtype *dtype) {
-    static const char *const words[] = {"f32", "bf16"};
-    int64_t choice;
-    VL_TRY(vl_option_choice("dtype", word, words, 2, &choice));
-    *dtype = choice == 0 ? VL_F32 : VL_BF16;
-    return VL_OK;
-}
-
-static VlStatus refuse_device(const char *device) {
-    if (strcmp(device, "cpu") == 0 || strcmp(device, "auto") == 0) return VL_OK;
-    return vl_error(VL_USAGE, "--device %s: this build computes on cpu only", device);
-}
 
 static VlStatus bench_machine(int argc, char **argv) {
     int64_t threads = 0;
@@ -98,7 +85,7 @@ static VlStatus bench_train(int argc, char **argv) {
         {"text-tokens", VL_OPTION_STRING, &text_tokens, "N,N,...", "text tokens of each sample (1024)", false},
         {"dtype", VL_OPTION_STRING, &dtype, "f32|bf16", "type of weights and activations (f32)", false},
         {"threads", VL_OPTION_INT64, &options.threads, "N", "CPU threads (0: as many as the process may use)", false},
-        {"device", VL_OPTION_STRING, &device, "auto|cpu", "where to compute (auto)", false},
+        {"device", VL_OPTION_STRING, &device, "auto|cpu|cuda", "where to compute (auto)", false},
         {"steps", VL_OPTION_INT64, &options.steps, "N", "timed steps (5)", false},
         {"json", VL_OPTION_FLAG, &json, NULL, "one object on standard output", false}};
     VlCommand command = {"bench train",
@@ -110,8 +97,8 @@ static VlStatus bench_train(int argc, char **argv) {
                          option};
     VL_TRY(vl_options_parse(&command, argc, argv, NULL, &help));
     if (help) return VL_OK;
-    VL_TRY(refuse_device(device));
-    VL_TRY(parse_dtype(dtype, &options.dtype));
+    VL_TRY(vl_check_device(device));
+    VL_TRY(vl_read_dtype(dtype, &options.dtype));
     VL_TRY(vl_groups_parse(trainable, &options.trainable));
     VL_TRY(parse_list(text_tokens, MOST, tokens, &options.samples));
     VL_TRY(vl_bench_train(&options, &result));
@@ -155,5 +142,7 @@ VlStatus vl_cmd_bench(int argc, char **argv) {
     for (int i = 0; i < 3 && argc > 0; i++) {
         if (strcmp(argv[0], names[i]) == 0) return runs[i](argc - 1, argv + 1);
     }
-    return vl_error(VL_USAGE, "vl2 bench: '%s' is none of machine, train, data", argc > 0 ? argv[0] : "");
+    const char *nearest = argc > 0 ? vl_nearest_word(argv[0], names, 3) : NULL;
+    return vl_error(VL_USAGE, "vl2 bench: '%s' is none of machine, train, data%s%s", argc > 0 ? argv[0] : "",
+                    nearest ? "; nearest: " : "", nearest ? nearest : "");
 }

@@ -1,12 +1,18 @@
 #include "cli/model_open.h"
 
-static VlStatus read_choices(const VlModelOptions *options, VlDtype *dtype) {
-    static const char *const dtypes[] = {"f32", "bf16"}, *const devices[] = {"auto", "cpu", "cuda"};
+VlStatus vl_read_dtype(const char *word, VlDtype *dtype) {
+    static const char *const words[] = {"f32", "bf16"};
+    int64_t choice;
+    VL_TRY(vl_option_choice("dtype", word, words, 2, &choice));
+    *dtype = choice == 0 ? VL_F32 : VL_BF16;
+    return VL_OK;
+}
+
+VlStatus vl_check_device(const char *word) {
+    static const char *const words[] = {"auto", "cpu", "cuda"};
     enum { CUDA = 2 };
     int64_t choice;
-    VL_TRY(vl_option_choice("dtype", options->dtype, dtypes, 2, &choice));
-    *dtype = choice == 0 ? VL_F32 : VL_BF16;
-    VL_TRY(vl_option_choice("device", options->device, devices, 3, &choice));
+    VL_TRY(vl_option_choice("device", word, words, 3, &choice));
     if (choice == CUDA) return vl_error(VL_UNSUPPORTED, "--device cuda: this build has the CPU only; use --device cpu");
     return VL_OK;
 }
@@ -27,7 +33,8 @@ static VlStatus fill(VlOpenModel *open, VlDtype dtype, VlGroups trainable) {
 VlStatus vl_model_open(VlOpenModel *open, const VlModelOptions *options, VlGroups trainable) {
     VlDtype dtype = VL_F32;
     *open = (VlOpenModel){0};
-    VL_TRY(read_choices(options, &dtype));
+    VL_TRY(vl_read_dtype(options->dtype, &dtype));
+    VL_TRY(vl_check_device(options->device));
     VL_TRY(vl_model_source_open(&open->source, options->path, 0));
     VL_TRY(vl_context_create(&open->context, "cpu", options->threads));
     VlStatus status = fill(open, dtype, trainable);

@@ -22,6 +22,11 @@ typedef struct VlModelOptions {
         "threads", VL_OPTION_INT64, &(options).threads, "N", "CPU threads (0: as many as the process may use)", false \
     }
 
+// The words of --dtype and --device, for commands that open no stored model, too. Errors: VL_USAGE naming the nearest
+// word; VL_UNSUPPORTED for a device that this build cannot use.
+VlStatus vl_read_dtype(const char *word, VlDtype *dtype);
+VlStatus vl_check_device(const char *word);
+
 typedef struct VlOpenModel {
     VlModelSource source;
     VlContext *context;
