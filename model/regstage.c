@@ -142,7 +142,7 @@ static VlStatus block_forward(VlContext *context, VlRegBlock *block, VlTensor y,
                                &block->saved.norm_downsample));
         shortcut = y;
     }
-    VL_TRY(vl_add_tensors(context, y, shortcut, b));
+    VL_TRY(vl_add_tensors(context, y, shortcut, 1, b));
     VL_TRY(vl_activation_forward(context, y, y, VL_SILU));
     vl_arena_release(&context->scratch, mark);
     return VL_OK;
@@ -184,7 +184,7 @@ static VlStatus backward_output(VlContext *context, VlRegBlock *block, VlTensor 
         VL_TRY(recompute(context, &block->norm_downsample, other, VL_EMPTY, block->saved.a_downsample));
         shortcut = other;
     }
-    VL_TRY(vl_add_tensors(context, sum, sum, shortcut));
+    VL_TRY(vl_add_tensors(context, sum, sum, 1, shortcut));
     VL_TRY(vl_activation_backward(context, d, d, sum, VL_SILU));
     return VL_OK;
 }
@@ -242,7 +242,7 @@ static VlStatus block_backward(VlContext *context, VlRegBlock *block, VlTensor d
                                 &block->saved.norm_downsample, VL_WRITE));
         VL_TRY(vl_linear_layer_backward(context, &block->downsample, dx, b[0], block->saved.x, VL_ADD));
     } else if (!vl_is_empty(dx)) {
-        VL_TRY(vl_add_tensors(context, dx, dx, d));
+        VL_TRY(vl_add_tensors(context, dx, dx, 1, d));
     }
     vl_arena_release(&context->scratch, mark);
     return VL_OK;

@@ -52,3 +52,28 @@ VlStatus vl_check_apart(const char *name, VlTensor tensor, const char *other_nam
     return vl_error(VL_INVALID, "%s %s and %s %s overlap in memory", name, vl_describe(tensor), other_name,
                     vl_describe(other));
 }
+
+VlStatus vl_check_offsets(const char *name, const int64_t *offsets, int64_t count, const char *rows_name,
+                          int64_t rows) {
+    for (int64_t s = 0; s < count; s++) {
+        if (offsets[s] >= (s ? offsets[s - 1] : 0)) continue;
+        return vl_error(VL_INVALID, "%s[%lld] is %lld, the offsets must not decrease", name, (long long)s,
+                        (long long)offsets[s]);
+    }
+    if (offsets[0] == 0 && offsets[count - 1] == rows) return VL_OK;
+    return vl_error(VL_INVALID, "%s runs from %lld to %lld, but %s has %lld rows", name, (long long)offsets[0],
+                    (long long)offsets[count - 1], rows_name, (long long)rows);
+}
+
+VlStatus vl_check_sequences(VlContext *context, const char *name, VlTensor offsets, const char *rows_name,
+                            int64_t rows) {
+    VL_TRY(vl_check_tensor(context, name, offsets, VL_I64, VL_ANY));
+    if (offsets.dim[0] < 1) {
+        return vl_error(VL_INVALID, "%s is %s, it must hold at least one offset", name, vl_describe(offsets));
+    }
+    if (context->planning) return VL_OK;
+    vl_device_open(context);
+    VlStatus status = vl_check_offsets(name, offsets.data, offsets.dim[0], rows_name, rows);
+    vl_device_close(context);
+    return status;
+}

@@ -20,6 +20,12 @@ VlStatus vl_check_tensor_make(const VlContext *context, const char *name, VlTens
 VlStatus vl_check_like(const VlContext *context, const char *name, VlTensor tensor, const char *other_name,
                        VlTensor other);
 
+// Offsets of packed sequences: offsets[count] run from 0 to `rows` without decreasing. The first reads host memory or
+// an open window; the second takes a device tensor i64 [B+1], and skips what it holds while planning.
+VlStatus vl_check_offsets(const char *name, const int64_t *offsets, int64_t count, const char *rows_name, int64_t rows);
+VlStatus vl_check_sequences(VlContext *context, const char *name, VlTensor offsets, const char *rows_name,
+                            int64_t rows);
+
 // The tensors share no memory. Empty views overlap nothing.
 VlStatus vl_check_apart(const char *name, VlTensor tensor, const char *other_name, VlTensor other);
 

@@ -106,10 +106,11 @@ VlStatus vl_check_activation_backward(VlContext *context, VlTensor dx, VlTensor 
     return VL_OK;
 }
 
-VlStatus vl_check_add_tensors(VlContext *context, VlTensor y, VlTensor a, VlTensor b) {
+VlStatus vl_check_add_tensors(VlContext *context, VlTensor y, VlTensor a, float scale, VlTensor b) {
+    (void)scale;
     VL_TRY(check_floating(context, "y", y));
     VL_TRY(vl_check_like(context, "a", a, "y", y));
-    VL_TRY(vl_check_like(context, "b", b, "y", y));
+    if (!vl_is_empty(b)) VL_TRY(vl_check_like(context, "b", b, "y", y));
     VL_TRY(check_in_place("y", y, "a", a));
     VL_TRY(check_in_place("y", y, "b", b));
     return VL_OK;

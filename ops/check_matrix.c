@@ -48,18 +48,6 @@ VlStatus vl_check_linear_backward(VlContext *context, VlTensor dx, VlTensor dw, 
     return VL_OK;
 }
 
-static VlStatus check_offsets(const char *name, const int64_t *offsets, int64_t count, const char *rows_name,
-                              int64_t rows) {
-    for (int64_t s = 0; s < count; s++) {
-        if (offsets[s] >= (s ? offsets[s - 1] : 0)) continue;
-        return vl_error(VL_INVALID, "%s[%lld] is %lld, the offsets must not decrease", name, (long long)s,
-                        (long long)offsets[s]);
-    }
-    if (offsets[0] == 0 && offsets[count - 1] == rows) return VL_OK;
-    return vl_error(VL_INVALID, "%s runs from %lld to %lld, but %s has %lld rows", name, (long long)offsets[0],
-                    (long long)offsets[count - 1], rows_name, (long long)rows);
-}
-
 // Pairs of a query and a key that it sees.
 static int64_t count_pairs(int64_t queries, int64_t keys, bool causal) {
     if (!causal) return queries * keys;
@@ -78,8 +66,8 @@ static VlStatus check_sequences(VlContext *context, VlTensor q, VlTensor k, VlTe
     } else {
         const int64_t *offsets_q = cu_q.data, *offsets_k = cu_k.data;
         vl_device_open(context);
-        VlStatus status = check_offsets("cu_q", offsets_q, sequences + 1, "q", q.dim[0]);
-        if (status == VL_OK) status = check_offsets("cu_k", offsets_k, sequences + 1, "k", k.dim[0]);
+        VlStatus status = vl_check_offsets("cu_q", offsets_q, sequences + 1, "q", q.dim[0]);
+        if (status == VL_OK) status = vl_check_offsets("cu_k", offsets_k, sequences + 1, "k", k.dim[0]);
         for (int64_t s = 0; status == VL_OK && s < sequences; s++) {
             pairs += count_pairs(offsets_q[s + 1] - offsets_q[s], offsets_k[s + 1] - offsets_k[s], causal);
         }

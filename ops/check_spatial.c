@@ -68,13 +68,13 @@ VlStatus vl_check_depthwise3x3_backward(VlContext *context, VlTensor dx, VlTenso
 }
 
 VlStatus vl_check_patches(VlContext *context, VlTensor columns, VlTensor pixels, int64_t patch) {
-    VL_TRY(vl_check_tensor(context, "pixels", pixels, VL_F32, VL_ANY, 3, VL_ANY, VL_ANY));
+    VL_TRY(vl_check_tensor(context, "pixels", pixels, VL_F32, VL_ANY, VL_ANY, VL_ANY, VL_ANY));
     VL_TRY(vl_check_floating(context, "columns", columns, 2));
     if (patch < 1 || patch > INT32_MAX) {
         return vl_error(VL_INVALID, "patch is %lld, it must be at least 1", (long long)patch);
     }
     int64_t rows = pixels.dim[0] * (pixels.dim[2] / patch) * (pixels.dim[3] / patch);
-    VL_TRY(vl_check_tensor(context, "columns", columns, columns.dtype, rows, 3 * patch * patch));
+    VL_TRY(vl_check_tensor(context, "columns", columns, columns.dtype, rows, pixels.dim[1] * patch * patch));
     return VL_OK;
 }
 

@@ -20,9 +20,9 @@
 
 // y[M,N] (+)= x[M,K] w[N,K]^T + b[N].  dx (+)= dy w; dw += dy^T x; db += column sums of dy. y may be f32 with bf16
 // inputs.
-OP(linear,
-   (VlContext *context, VlTensor y, VlTensor x, VlTensor w, VlTensor b, VlMode mode), (context, y, x, w, b, mode),
-   (VlContext *context, VlTensor dx, VlTensor dw, VlTensor db, VlTensor dy, VlTensor x, VlTensor w, VlMode mode),
+OP(linear, (VlContext * context, VlTensor y, VlTensor x, VlTensor w, VlTensor b, VlMode mode),
+   (context, y, x, w, b, mode),
+   (VlContext * context, VlTensor dx, VlTensor dw, VlTensor db, VlTensor dy, VlTensor x, VlTensor w, VlMode mode),
    (context, dx, dw, db, dy, x, w, mode))
 
 // Packed attention: o[Tq,Q*D], lse[Q,Tq] f32 (natural log of the softmax denominator) from q[Tq,Q*D], k[Tk,G*D],
@@ -30,144 +30,138 @@ OP(linear,
 // Causal: the last query sees the last key, the one before it one key less, ... Query head i reads key head i / (Q/G).
 // lse may be empty when no backward follows.
 OP(attention,
-   (VlContext *context, VlTensor o, VlTensor lse, VlTensor q, VlTensor k, VlTensor v, VlTensor cu_q, VlTensor cu_k,
+   (VlContext * context, VlTensor o, VlTensor lse, VlTensor q, VlTensor k, VlTensor v, VlTensor cu_q, VlTensor cu_k,
     int64_t heads, int64_t kv_heads, bool causal),
    (context, o, lse, q, k, v, cu_q, cu_k, heads, kv_heads, causal),
-   (VlContext *context, VlTensor dq, VlTensor dk, VlTensor dv, VlTensor d_o, VlTensor q, VlTensor k, VlTensor v,
+   (VlContext * context, VlTensor dq, VlTensor dk, VlTensor dv, VlTensor d_o, VlTensor q, VlTensor k, VlTensor v,
     VlTensor o, VlTensor lse, VlTensor cu_q, VlTensor cu_k, int64_t heads, int64_t kv_heads, bool causal),
    (context, dq, dk, dv, d_o, q, k, v, o, lse, cu_q, cu_k, heads, kv_heads, causal))
 
 // y = x * rstd * w with rstd[M] = 1/sqrt(mean(x^2) + eps), over rows of x[M,C].
-OP(rmsnorm,
-   (VlContext *context, VlTensor y, VlTensor rstd, VlTensor x, VlTensor w, float eps), (context, y, rstd, x, w, eps),
-   (VlContext *context, VlTensor dx, VlTensor dw, VlTensor dy, VlTensor x, VlTensor w, VlTensor rstd, VlMode mode),
+OP(rmsnorm, (VlContext * context, VlTensor y, VlTensor rstd, VlTensor x, VlTensor w, float eps),
+   (context, y, rstd, x, w, eps),
+   (VlContext * context, VlTensor dx, VlTensor dw, VlTensor dy, VlTensor x, VlTensor w, VlTensor rstd, VlMode mode),
    (context, dx, dw, dy, x, w, rstd, mode))
 
 // y = (x - mean) * rstd * w + b over rows of x[M,C]; mean[M], rstd[M] = 1/sqrt(variance + eps).
 OP(layernorm,
-   (VlContext *context, VlTensor y, VlTensor mean, VlTensor rstd, VlTensor x, VlTensor w, VlTensor b, float eps),
+   (VlContext * context, VlTensor y, VlTensor mean, VlTensor rstd, VlTensor x, VlTensor w, VlTensor b, float eps),
    (context, y, mean, rstd, x, w, b, eps),
-   (VlContext *context, VlTensor dx, VlTensor dw, VlTensor db, VlTensor dy, VlTensor x, VlTensor w, VlTensor mean,
+   (VlContext * context, VlTensor dx, VlTensor dw, VlTensor db, VlTensor dy, VlTensor x, VlTensor w, VlTensor mean,
     VlTensor rstd, VlMode mode),
    (context, dx, dw, db, dy, x, w, mean, rstd, mode))
 
 // table[T,D] f32: cos of the D/2 angles, then sin; angle i of a row = position * theta^(-2i/D). positions[T] i64.
-OP_NO_GRADIENT(rotary_table,
-   (VlContext *context, VlTensor table, VlTensor positions, double theta), (context, table, positions, theta),
-   "depends on no parameter")
+OP_NO_GRADIENT(rotary_table, (VlContext * context, VlTensor table, VlTensor positions, double theta),
+               (context, table, positions, theta), "depends on no parameter")
 
 // Rotates the pairs (i, i + D/2) of every head of x[T,heads*D] by the angles of table[T,D]. In place allowed (y is x,
 // dx is dy).
-OP(rotary,
-   (VlContext *context, VlTensor y, VlTensor x, VlTensor table, int64_t heads), (context, y, x, table, heads),
-   (VlContext *context, VlTensor dx, VlTensor dy, VlTensor table, int64_t heads), (context, dx, dy, table, heads))
+OP(rotary, (VlContext * context, VlTensor y, VlTensor x, VlTensor table, int64_t heads), (context, y, x, table, heads),
+   (VlContext * context, VlTensor dx, VlTensor dy, VlTensor table, int64_t heads), (context, dx, dy, table, heads))
 
 // y = silu(gate) * up, element by element. In place allowed: dgate may be gate, dup may be up, dup may not be dgate.
-OP(swiglu,
-   (VlContext *context, VlTensor y, VlTensor gate, VlTensor up), (context, y, gate, up),
-   (VlContext *context, VlTensor dgate, VlTensor dup, VlTensor dy, VlTensor gate, VlTensor up),
+OP(swiglu, (VlContext * context, VlTensor y, VlTensor gate, VlTensor up), (context, y, gate, up),
+   (VlContext * context, VlTensor dgate, VlTensor dup, VlTensor dy, VlTensor gate, VlTensor up),
    (context, dgate, dup, dy, gate, up))
 
 // y = f(x), element by element. In place allowed (y is x, dx is dy).
-OP(activation,
-   (VlContext *context, VlTensor y, VlTensor x, VlActivation kind), (context, y, x, kind),
-   (VlContext *context, VlTensor dx, VlTensor dy, VlTensor x, VlActivation kind), (context, dx, dy, x, kind))
+OP(activation, (VlContext * context, VlTensor y, VlTensor x, VlActivation kind), (context, y, x, kind),
+   (VlContext * context, VlTensor dx, VlTensor dy, VlTensor x, VlActivation kind), (context, dx, dy, x, kind))
 
 // y[N,S,C] = x[N,S,C] * sigmoid(gate[N,C]).
-OP(sigmoid_gate,
-   (VlContext *context, VlTensor y, VlTensor x, VlTensor gate), (context, y, x, gate),
-   (VlContext *context, VlTensor dx, VlTensor dgate, VlTensor dy, VlTensor x, VlTensor gate),
+OP(sigmoid_gate, (VlContext * context, VlTensor y, VlTensor x, VlTensor gate), (context, y, x, gate),
+   (VlContext * context, VlTensor dx, VlTensor dgate, VlTensor dy, VlTensor x, VlTensor gate),
    (context, dx, dgate, dy, x, gate))
 
 // y[N,C] = mean over S of x[N,S,C].
-OP(mean_rows,
-   (VlContext *context, VlTensor y, VlTensor x), (context, y, x),
-   (VlContext *context, VlTensor dx, VlTensor dy, VlMode mode), (context, dx, dy, mode))
+OP(mean_rows, (VlContext * context, VlTensor y, VlTensor x), (context, y, x),
+   (VlContext * context, VlTensor dx, VlTensor dy, VlMode mode), (context, dx, dy, mode))
 
 // Depthwise 3x3 convolution, padding 1, stride 1: x[N,H,W,C], w[C,3,3] -> y[N,H,W,C].
-OP(depthwise3x3,
-   (VlContext *context, VlTensor y, VlTensor x, VlTensor w), (context, y, x, w),
-   (VlContext *context, VlTensor dx, VlTensor dw, VlTensor dy, VlTensor x, VlTensor w), (context, dx, dw, dy, x, w))
+OP(depthwise3x3, (VlContext * context, VlTensor y, VlTensor x, VlTensor w), (context, y, x, w),
+   (VlContext * context, VlTensor dx, VlTensor dw, VlTensor dy, VlTensor x, VlTensor w), (context, dx, dw, dy, x, w))
 
-// columns[N*(h/p)*(w/p), 3*p*p] from pixels[N,3,h,w] f32: the patches of a convolution with kernel = stride = p; rows
+// Grouped convolution over time, of packed sequences: y[t] = b + sum over the taps of w[C,K,C/G] times x[t + tap -
+// K/2], zeros outside of t's sequence cu_seqlens[s]..cu_seqlens[s+1] (i64 [B+1]); x[T,C] -> y[T,C]. Output channel c
+// reads the C/G channels of its group. w's order is output channel, tap, input channel.
+OP(convolution1d,
+   (VlContext * context, VlTensor y, VlTensor x, VlTensor w, VlTensor b, VlTensor cu_seqlens, int64_t groups),
+   (context, y, x, w, b, cu_seqlens, groups),
+   (VlContext * context, VlTensor dx, VlTensor dw, VlTensor db, VlTensor dy, VlTensor x, VlTensor w,
+    VlTensor cu_seqlens, int64_t groups, VlMode mode),
+   (context, dx, dw, db, dy, x, w, cu_seqlens, groups, mode))
+
+// w[O,K,I] = g[K] * v[O,I,K] / sqrt(sum of the squares of v's tap K + 1e-6): weight normalisation over the last axis
+// (BEATs, its positional convolution). dw is f32; dg and dv are added to.
+OP(weight_norm, (VlContext * context, VlTensor w, VlTensor g, VlTensor v), (context, w, g, v),
+   (VlContext * context, VlTensor dg, VlTensor dv, VlTensor dw, VlTensor g, VlTensor v), (context, dg, dv, dw, g, v))
+
+// columns[N*(h/p)*(w/p), C*p*p] from pixels[N,C,h,w] f32: the patches of a convolution with kernel = stride = p; rows
 // and columns of pixels that fill no patch are left out. Order within a row: channel, row, column (a Conv2d weight's
 // own).
-OP_NO_GRADIENT(patches,
-   (VlContext *context, VlTensor columns, VlTensor pixels, int64_t patch), (context, columns, pixels, patch),
-   "pixels are data")
+OP_NO_GRADIENT(patches, (VlContext * context, VlTensor columns, VlTensor pixels, int64_t patch),
+               (context, columns, pixels, patch), "pixels are data")
 
 // columns[N*t'*h'*w', C*kt*kh*kw] from x[N,T,H,W,C]: the blocks of a 3-d convolution with stride = kernel and `padding`
 // zeros on each side of all three axes; n' = floor((n + 2*padding - k) / k) + 1. Order within a row: channel, t, h, w
 // (a Conv3d weight's).
-OP(unfold3d,
-   (VlContext *context, VlTensor columns, VlTensor x, int64_t kt, int64_t kh, int64_t kw, int64_t padding),
+OP(unfold3d, (VlContext * context, VlTensor columns, VlTensor x, int64_t kt, int64_t kh, int64_t kw, int64_t padding),
    (context, columns, x, kt, kh, kw, padding),
-   (VlContext *context, VlTensor dx, VlTensor dcolumns, int64_t kt, int64_t kh, int64_t kw, int64_t padding),
+   (VlContext * context, VlTensor dx, VlTensor dcolumns, int64_t kt, int64_t kh, int64_t kw, int64_t padding),
    (context, dx, dcolumns, kt, kh, kw, padding))
 
 // y[N,t',h',w',C] = mean of the kt x kh x kw blocks of x[N,T,H,W,C]; stride = kernel, no padding, n' = floor(n / k).
-OP(average_pool3d,
-   (VlContext *context, VlTensor y, VlTensor x, int64_t kt, int64_t kh, int64_t kw), (context, y, x, kt, kh, kw),
-   (VlContext *context, VlTensor dx, VlTensor dy, int64_t kt, int64_t kh, int64_t kw), (context, dx, dy, kt, kh, kw))
+OP(average_pool3d, (VlContext * context, VlTensor y, VlTensor x, int64_t kt, int64_t kh, int64_t kw),
+   (context, y, x, kt, kh, kw), (VlContext * context, VlTensor dx, VlTensor dy, int64_t kt, int64_t kh, int64_t kw),
+   (context, dx, dy, kt, kh, kw))
 
 // y[N,E+P,C]: the class token (E = 1; E = 0 when class_token[C] is empty), then patches[N,P,C]; plus position[E+P,C].
-OP(vit_embedding,
-   (VlContext *context, VlTensor y, VlTensor patches, VlTensor class_token, VlTensor position),
+OP(vit_embedding, (VlContext * context, VlTensor y, VlTensor patches, VlTensor class_token, VlTensor position),
    (context, y, patches, class_token, position),
-   (VlContext *context, VlTensor dpatches, VlTensor dclass_token, VlTensor dposition, VlTensor dy),
+   (VlContext * context, VlTensor dpatches, VlTensor dclass_token, VlTensor dposition, VlTensor dy),
    (context, dpatches, dclass_token, dposition, dy))
 
 // y[T,C] = table[V,C] at ids[T].  dtable += dy at ids, in the order of T.
-OP(embedding,
-   (VlContext *context, VlTensor y, VlTensor table, VlTensor ids), (context, y, table, ids),
-   (VlContext *context, VlTensor dtable, VlTensor dy, VlTensor ids), (context, dtable, dy, ids))
+OP(embedding, (VlContext * context, VlTensor y, VlTensor table, VlTensor ids), (context, y, table, ids),
+   (VlContext * context, VlTensor dtable, VlTensor dy, VlTensor ids), (context, dtable, dy, ids))
 
 // y[M,C] = x[N,C] at index[M]; an index may repeat.  dx = sum of dy over the places it went to, zero where it went
 // nowhere.
-OP(gather_rows,
-   (VlContext *context, VlTensor y, VlTensor x, VlTensor index), (context, y, x, index),
-   (VlContext *context, VlTensor dx, VlTensor dy, VlTensor index), (context, dx, dy, index))
+OP(gather_rows, (VlContext * context, VlTensor y, VlTensor x, VlTensor index), (context, y, x, index),
+   (VlContext * context, VlTensor dx, VlTensor dy, VlTensor index), (context, dx, dy, index))
 
 // y[T,C]: row t = text[source[t]] where source[t] >= 0, else media[-1 - source[t]]; every row of text and media is used
 // exactly once. media is empty when there is none.
-OP(splice,
-   (VlContext *context, VlTensor y, VlTensor text, VlTensor media, VlTensor source), (context, y, text, media, source),
-   (VlContext *context, VlTensor dtext, VlTensor dmedia, VlTensor dy, VlTensor source),
+OP(splice, (VlContext * context, VlTensor y, VlTensor text, VlTensor media, VlTensor source),
+   (context, y, text, media, source),
+   (VlContext * context, VlTensor dtext, VlTensor dmedia, VlTensor dy, VlTensor source),
    (context, dtext, dmedia, dy, source))
 
 // Head and loss in one pass over row blocks; the logits matrix x w^T never exists. losses[M] f32 = logsumexp(x w^T) -
 // (x w^T)[target]; dx = scale * dlosses/dx; dw += scale * dlosses/dw. x[M,C], w[V,C], targets[M] i64.
 OP_NO_GRADIENT(linear_cross_entropy,
-   (VlContext *context, VlTensor losses, VlTensor dx, VlTensor dw, VlTensor x, VlTensor w, VlTensor targets,
-    float scale),
-   (context, losses, dx, dw, x, w, targets, scale),
-   "the forward pass gives the gradients itself")
+               (VlContext * context, VlTensor losses, VlTensor dx, VlTensor dw, VlTensor x, VlTensor w,
+                VlTensor targets, float scale),
+               (context, losses, dx, dw, x, w, targets, scale), "the forward pass gives the gradients itself")
 
-// y = a + b. y may be a or b.
-OP_NO_GRADIENT(add_tensors,
-   (VlContext *context, VlTensor y, VlTensor a, VlTensor b), (context, y, a, b),
-   "the gradient of a and of b is dy itself")
+// y = scale * a + b; b may be empty. y may be a or b.
+OP_NO_GRADIENT(add_tensors, (VlContext * context, VlTensor y, VlTensor a, float scale, VlTensor b),
+               (context, y, a, scale, b), "is its own gradient: of a scale * dy, of b dy")
 
 // y = 0.
-OP_NO_GRADIENT(zero,
-   (VlContext *context, VlTensor y), (context, y),
-   "has no input")
+OP_NO_GRADIENT(zero, (VlContext * context, VlTensor y), (context, y), "has no input")
 
 // y = x, converted to y's type (f32, bf16; other types only to themselves).
-OP_NO_GRADIENT(cast,
-   (VlContext *context, VlTensor y, VlTensor x), (context, y, x),
-   "the gradient is a cast of dy")
+OP_NO_GRADIENT(cast, (VlContext * context, VlTensor y, VlTensor x), (context, y, x), "the gradient is a cast of dy")
 
 // sum[1] f64 = the sum of the squares of x (f32); blocks of a fixed length, added in order.
-OP_NO_GRADIENT(square_sum,
-   (VlContext *context, VlTensor sum, VlTensor x), (context, sum, x),
-   "used on gradients only")
+OP_NO_GRADIENT(square_sum, (VlContext * context, VlTensor sum, VlTensor x), (context, sum, x), "used on gradients only")
 
 // AdamW on a flat range (Loshchilov & Hutter, "Decoupled weight decay regularization", 2019; arithmetic as
 // torch.optim.AdamW). master[n] f32, moment1[n], moment2[n] f32, gradient[n] f32 (multiplied by settings.gradient_scale
 // first). weight[n] bf16 receives the rounded master; weight is empty when the master is the weight.
 OP_NO_GRADIENT(adamw,
-   (VlContext *context, VlTensor weight, VlTensor master, VlTensor moment1, VlTensor moment2, VlTensor gradient,
-    VlAdamW settings),
-   (context, weight, master, moment1, moment2, gradient, settings),
-   "is the optimizer's step")
+               (VlContext * context, VlTensor weight, VlTensor master, VlTensor moment1, VlTensor moment2,
+                VlTensor gradient, VlAdamW settings),
+               (context, weight, master, moment1, moment2, gradient, settings), "is the optimizer's step")

@@ -44,3 +44,22 @@ VlStatus vl_check_indices(const char *name, VlTensor indices, int64_t bound) {
     }
     return VL_OK;
 }
+
+enum { SUM_COLUMNS = 256 };
+
+VL_VECTORISED static void add_row(double *sums, const float *row, int64_t count) {
+    for (int64_t j = 0; j < count; j++) sums[j] += (double)row[j];
+}
+
+void vl_add_column_sums(VlContext *context, VlTensor db, VlTensor dy) {
+    int64_t rows = dy.dim[0], columns = dy.dim[1];
+#pragma omp parallel for schedule(static) num_threads(vl_threads_for(context, rows *columns))
+    for (int64_t begin = 0; begin < columns; begin += SUM_COLUMNS) {
+        double sums[SUM_COLUMNS] = {0};
+        float buffer[SUM_COLUMNS];
+        int64_t count = vl_minimum(SUM_COLUMNS, columns - begin);
+        for (int64_t i = 0; i < rows; i++) add_row(sums, vl_block_read(dy, i * columns + begin, count, buffer), count);
+        float *to = (float *)db.data + begin;
+        for (int64_t j = 0; j < count; j++) to[j] = (float)((double)to[j] + sums[j]);
+    }
+}

@@ -52,6 +52,9 @@ static inline int64_t vl_column_block(const VlContext *context, int64_t columns)
     return share > VL_BLOCK ? VL_BLOCK : share > 16 ? share : 16;
 }
 
+// db[N] f32 += column sums of dy[M,N]: one after the other down the rows, in f64.
+void vl_add_column_sums(VlContext *context, VlTensor db, VlTensor dy);
+
 // An index of `name` that must be in [0, bound): the error of the first that is not.
 VlStatus vl_check_indices(const char *name, VlTensor indices, int64_t bound);
 

@@ -3,17 +3,33 @@
 
 #include "ops/cpu/blocks.h"
 #include "ops/cpu/cpu.h"
+#include "ops/cpu/vector_math.h"
 
 enum { BYTES = 1 << 16 };  // moved by a thread at a time
 
-VlStatus vl_cpu_add_tensors(VlContext *context, VlTensor y, VlTensor a, VlTensor b) {
+VL_VECTORISED static void scale_and_add(float *y, const float *a, float scale, const float *b, int64_t count) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) y[i] = scale * a[i] + b[i];
+}
+
+VL_VECTORISED static void multiply(float *y, const float *a, float scale, int64_t count) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) y[i] = scale * a[i];
+}
+
+VlStatus vl_cpu_add_tensors(VlContext *context, VlTensor y, VlTensor a, float scale, VlTensor b) {
     int64_t elements = vl_elements(y);
 #pragma omp parallel for schedule(static) num_threads(vl_threads_for(context, elements))
     for (int64_t start = 0; start < elements; start += VL_BLOCK) {
         float buffers[3][VL_BLOCK];
         int64_t count = vl_minimum(VL_BLOCK, elements - start);
         float *to = vl_block_target(y, start, VL_WRITE, buffers[0]);
-        vl_block_sum(to, vl_block_read(a, start, count, buffers[1]), vl_block_read(b, start, count, buffers[2]), count);
+        const float *from = vl_block_read(a, start, count, buffers[1]);
+        if (vl_is_empty(b)) {
+            multiply(to, from, scale, count);
+        } else {
+            scale_and_add(to, from, scale, vl_block_read(b, start, count, buffers[2]), count);
+        }
         vl_block_write(y, start, count, VL_WRITE, to);
     }
     return VL_OK;

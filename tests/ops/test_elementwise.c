@@ -7,15 +7,20 @@ static void check_add(int64_t count, VlDtype dtype, int64_t threads) {
     Check check;
     check_begin(&check, 52, threads);
     double *a = check_random(&check, count, 1.0, dtype), *b = check_random(&check, count, 1.0, dtype);
-    double *sum = check_zeros(&check, count);
-    for (int64_t i = 0; i < count; i++) sum[i] = check_rounded(a[i] + b[i], dtype);
+    double *sum = check_zeros(&check, count), *scaled = check_zeros(&check, count);
+    for (int64_t i = 0; i < count; i++) {
+        sum[i] = check_rounded(0.5 * a[i] + b[i], dtype);  // a product with 0.5 is exact: one rounding
+        scaled[i] = check_rounded(-0.25 * a[i], dtype);
+    }
     VlTensor left = check_upload(&check, a, dtype, count), right = check_upload(&check, b, dtype, count);
     VlTensor right_again = check_upload(&check, b, dtype, count), y = check_output(&check, dtype, count);
-    check_ok(&check, vl_add_tensors(check.context, y, left, right));
+    check_ok(&check, vl_add_tensors(check.context, y, left, -0.25f, VL_EMPTY));
+    check_tensor(&check, "y without b", y, scaled, 0);
+    check_ok(&check, vl_add_tensors(check.context, y, left, 0.5f, right));
     check_tensor(&check, "y", y, sum, 0);
-    check_ok(&check, vl_add_tensors(check.context, right, left, right));
+    check_ok(&check, vl_add_tensors(check.context, right, left, 0.5f, right));
     check_tensor(&check, "y in b's place", right, sum, 0);
-    check_ok(&check, vl_add_tensors(check.context, left, left, right_again));
+    check_ok(&check, vl_add_tensors(check.context, left, left, 0.5f, right_again));
     check_tensor(&check, "y in a's place", left, sum, 0);
     check_end(&check);
 }
@@ -112,13 +117,14 @@ static void test_refusals(void **state) {
     VlTensor whole = check_device(&check, VL_I64, 4, 6), f16 = check_device(&check, VL_F16, 4, 6);
     VlTensor memory = check_device(&check, VL_F32, 25), first = vl_reshape(vl_rows(memory, 0, 24), 4, 6);
     VlTensor second = vl_reshape(vl_rows(memory, 1, 24), 4, 6), nowhere = vl_tensor(NULL, VL_F32, 4, 6);
-    check_refused(vl_add_tensors(c, a, b, flat), VL_INVALID, "add_tensors: b is [24] f32, it must be as y [4,6] f32");
-    check_refused(vl_add_tensors(c, a, half, b), VL_INVALID, "a is [4,6] bf16");
-    check_refused(vl_add_tensors(c, whole, whole, whole), VL_INVALID, "y is [4,6] i64");
-    check_refused(vl_add_tensors(c, VL_EMPTY, VL_EMPTY, VL_EMPTY), VL_INVALID, "y is the empty view");
-    check_refused(vl_add_tensors(c, second, first, b), VL_INVALID, "overlap");
-    check_refused(vl_add_tensors(c, second, b, first), VL_INVALID, "overlap");
-    check_refused(vl_add_tensors(c, a, b, nowhere), VL_INVALID, "b [4,6] f32 has no memory");
+    check_refused(vl_add_tensors(c, a, b, 1, flat), VL_INVALID,
+                  "add_tensors: b is [24] f32, it must be as y [4,6] f32");
+    check_refused(vl_add_tensors(c, a, half, 1, b), VL_INVALID, "a is [4,6] bf16");
+    check_refused(vl_add_tensors(c, whole, whole, 1, whole), VL_INVALID, "y is [4,6] i64");
+    check_refused(vl_add_tensors(c, VL_EMPTY, VL_EMPTY, 1, VL_EMPTY), VL_INVALID, "y is the empty view");
+    check_refused(vl_add_tensors(c, second, first, 1, b), VL_INVALID, "overlap");
+    check_refused(vl_add_tensors(c, second, b, 1, first), VL_INVALID, "overlap");
+    check_refused(vl_add_tensors(c, a, b, 1, nowhere), VL_INVALID, "b [4,6] f32 has no memory");
     check_refused(vl_zero(c, VL_EMPTY), VL_INVALID, "zero: y is the empty view");
     check_refused(vl_zero(c, nowhere), VL_INVALID, "y [4,6] f32 has no memory");
     check_refused(vl_cast(c, half, flat), VL_INVALID, "cast: x is [24] f32, it must be as y [4,6] f32");

@@ -1,0 +1,93 @@
+// Checks, scratch and FLOPs of the rows of the audio tower: convolution1d, weight_norm.
+#include "ops/backend.h"
+#include "ops/check.h"
+#include "ops/scratch_sound.h"
+
+VlStatus vl_scratch_convolution1d(VlContext *context, VlTensor *windows, VlTensor *turned, VlTensor w, int64_t rows,
+                                  bool backward) {
+    enum { ELEMENTS = 1 << 19, FEWEST = 16 };  // a block of windows stays in the second-level cache where it can
+    int64_t window = w.dim[1] * w.dim[2], block = ELEMENTS / (window ? window : 1);
+    if (block < FEWEST) block = FEWEST;
+    if (block > rows) block = rows;
+    *turned = VL_EMPTY;
+    VL_TRY(vl_arena_push(&context->scratch, windows, w.dtype, block, window));
+    if (backward) VL_TRY(vl_arena_push(&context->scratch, turned, w.dtype, w.dim[0], w.dim[1], w.dim[2]));
+    return VL_OK;
+}
+
+// `products` of rows times weights, and the scratch.
+static VlStatus account(VlContext *context, VlTensor w, int64_t rows, int64_t products, bool backward) {
+    int64_t mark = vl_arena_mark(&context->scratch);
+    VlTensor windows, turned;
+    context->flops += products * 2 * rows * vl_elements(w);
+    VlStatus status = vl_scratch_convolution1d(context, &windows, &turned, w, rows, backward);
+    vl_arena_release(&context->scratch, mark);
+    return status;
+}
+
+static VlStatus check_convolution(VlContext *context, const char *x_name, VlTensor x, VlTensor w, VlTensor cu_seqlens,
+                                  int64_t groups) {
+    VL_TRY(vl_check_floating(context, x_name, x, 2));
+    int64_t channels = x.dim[1];
+    if (groups < 1 || channels % groups) {
+        return vl_error(VL_INVALID, "%lld groups do not divide %s %s", (long long)groups, x_name, vl_describe(x));
+    }
+    VL_TRY(vl_check_tensor(context, "w", w, x.dtype, channels, VL_ANY, channels / groups));
+    if (w.dim[1] < 1) return vl_error(VL_INVALID, "w is %s, it must have at least one tap", vl_describe(w));
+    VL_TRY(vl_check_sequences(context, "cu_seqlens", cu_seqlens, x_name, x.dim[0]));
+    return VL_OK;
+}
+
+VlStatus vl_check_convolution1d_forward(VlContext *context, VlTensor y, VlTensor x, VlTensor w, VlTensor b,
+                                        VlTensor cu_seqlens, int64_t groups) {
+    VL_TRY(check_convolution(context, "x", x, w, cu_seqlens, groups));
+    VL_TRY(vl_check_like(context, "y", y, "x", x));
+    VL_TRY(vl_check_apart("y", y, "x", x));
+    VL_TRY(vl_check_apart("y", y, "w", w));
+    if (!vl_is_empty(b)) VL_TRY(vl_check_tensor(context, "b", b, x.dtype, x.dim[1]));
+    VL_TRY(account(context, w, x.dim[0], 1, false));
+    return VL_OK;
+}
+
+VlStatus vl_check_convolution1d_backward(VlContext *context, VlTensor dx, VlTensor dw, VlTensor db, VlTensor dy,
+                                         VlTensor x, VlTensor w, VlTensor cu_seqlens, int64_t groups, VlMode mode) {
+    (void)mode;
+    VL_TRY(check_convolution(context, "dy", dy, w, cu_seqlens, groups));
+    if (!vl_is_empty(dx)) {
+        VL_TRY(vl_check_like(context, "dx", dx, "dy", dy));
+        VL_TRY(vl_check_apart("dx", dx, "dy", dy));
+        VL_TRY(vl_check_apart("dx", dx, "w", w));
+    }
+    if (!vl_is_empty(dw)) {
+        VL_TRY(vl_check_like(context, "x", x, "dy", dy));
+        VL_TRY(vl_check_tensor(context, "dw", dw, VL_F32, w.dim[0], w.dim[1], w.dim[2]));
+        VL_TRY(vl_check_apart("dx", dx, "x", x));
+    }
+    if (!vl_is_empty(db)) VL_TRY(vl_check_tensor(context, "db", db, VL_F32, dy.dim[1]));
+    VL_TRY(account(context, w, dy.dim[0], !vl_is_empty(dx) + !vl_is_empty(dw), true));
+    return VL_OK;
+}
+
+// v[O,I,K] with g[K], of one type.
+static VlStatus check_taps(VlContext *context, VlTensor g, VlTensor v) {
+    VL_TRY(vl_check_floating(context, "v", v, 3));
+    VL_TRY(vl_check_tensor(context, "g", g, v.dtype, v.dim[2]));
+    return VL_OK;
+}
+
+VlStatus vl_check_weight_norm_forward(VlContext *context, VlTensor w, VlTensor g, VlTensor v) {
+    VL_TRY(check_taps(context, g, v));
+    VL_TRY(vl_check_tensor(context, "w", w, v.dtype, v.dim[0], v.dim[2], v.dim[1]));
+    VL_TRY(vl_check_apart("w", w, "v", v));
+    return VL_OK;
+}
+
+VlStatus vl_check_weight_norm_backward(VlContext *context, VlTensor dg, VlTensor dv, VlTensor dw, VlTensor g,
+                                       VlTensor v) {
+    VL_TRY(check_taps(context, g, v));
+    VL_TRY(vl_check_tensor(context, "dw", dw, VL_F32, v.dim[0], v.dim[2], v.dim[1]));
+    if (!vl_is_empty(dg)) VL_TRY(vl_check_tensor(context, "dg", dg, VL_F32, v.dim[2]));
+    if (!vl_is_empty(dv)) VL_TRY(vl_check_tensor(context, "dv", dv, VL_F32, v.dim[0], v.dim[1], v.dim[2]));
+    VL_TRY(vl_check_apart("dv", dv, "dw", dw));
+    return VL_OK;
+}
