@@ -35,6 +35,19 @@ typedef struct VlConnectorConfig {
     int64_t input, output;  // mm_hidden_size, hidden_size
 } VlConnectorConfig;
 
+#define VL_BEATS_EPS 1e-5F  // of all the audio tower's norms
+
+typedef struct VlAudioConfig {
+    int64_t embedding;  // width of a patch
+    int64_t hidden, intermediate, layers, heads;
+    int64_t patch_size;
+    int64_t conv_taps, conv_groups;  // of the positional convolution
+    int64_t buckets, max_distance;   // of the relative position bias
+    int64_t predictor_classes;       // of the unused predictor; 0: there is none
+    float gradient_decay;            // of the gradient of each block's input
+    float layer_drop;                // probability, in training
+} VlAudioConfig;
+
 typedef struct VlDecoderConfig {
     int64_t hidden, intermediate, layers, heads, kv_heads, head_size, vocabulary;
     float eps;
@@ -50,6 +63,8 @@ typedef struct VlModelConfig {
     char vision_folder[VL_PATH_MAX];  // the tower's folder, "" when its numbers came from the built-in table
     VlVisionConfig vision;
     VlConnectorConfig connector;
+    bool has_audio;
+    VlAudioConfig audio;
     VlDecoderConfig decoder;
     int64_t num_frames;
     int64_t bos, eos;  // token ids; -1 when the config names none

@@ -134,6 +134,60 @@ VlStatus vl_check_attention_backward(VlContext *context, VlTensor dq, VlTensor d
     return VL_OK;
 }
 
+// q[T,H*D] with its bias; planning: the longest sequence is not known.
+static VlStatus check_biased(VlContext *context, VlTensor q, VlTensor k, VlTensor v, VlTensor bias, VlTensor gate,
+                             VlTensor cu_seqlens, int64_t heads) {
+    VL_TRY(check_attention(context, q, k, v, cu_seqlens, cu_seqlens, heads, heads));
+    VL_TRY(vl_check_like(context, "k", k, "q", q));
+    VL_TRY(vl_check_tensor(context, "gate", gate, VL_F32, q.dim[0], heads));
+    VL_TRY(vl_check_tensor(context, "bias", bias, VL_F32, heads, VL_ANY));
+    if (bias.dim[1] % 2 == 0) {
+        return vl_error(VL_INVALID, "bias is %s, it must have an odd number of columns", vl_describe(bias));
+    }
+    return VL_OK;
+}
+
+static VlStatus check_longest(VlContext *context, VlTensor bias, VlTensor cu_seqlens) {
+    if (context->planning) return VL_OK;
+    vl_device_open(context);
+    VlStatus status = VL_OK;
+    const int64_t *offsets = cu_seqlens.data, most = (bias.dim[1] + 1) / 2;
+    for (int64_t s = 0; s + 1 < cu_seqlens.dim[0] && status == VL_OK; s++) {
+        int64_t length = offsets[s + 1] - offsets[s];
+        if (length > most) {
+            status = vl_error(VL_INVALID, "sequence %lld has %lld rows, bias %s serves %lld at most", (long long)s,
+                              (long long)length, vl_describe(bias), (long long)most);
+        }
+    }
+    vl_device_close(context);
+    return status;
+}
+
+VlStatus vl_check_biased_attention_forward(VlContext *context, VlTensor o, VlTensor lse, VlTensor q, VlTensor k,
+                                           VlTensor v, VlTensor bias, VlTensor gate, VlTensor cu_seqlens,
+                                           int64_t heads) {
+    VL_TRY(check_biased(context, q, k, v, bias, gate, cu_seqlens, heads));
+    VL_TRY(vl_check_attention_forward(context, o, lse, q, k, v, cu_seqlens, cu_seqlens, heads, heads, false));
+    return check_longest(context, bias, cu_seqlens);
+}
+
+VlStatus vl_check_biased_attention_backward(VlContext *context, VlTensor dq, VlTensor dk, VlTensor dv, VlTensor dbias,
+                                            VlTensor dgate, VlTensor d_o, VlTensor q, VlTensor k, VlTensor v,
+                                            VlTensor o, VlTensor lse, VlTensor bias, VlTensor gate, VlTensor cu_seqlens,
+                                            int64_t heads) {
+    VL_TRY(check_biased(context, q, k, v, bias, gate, cu_seqlens, heads));
+    if (!vl_is_empty(dbias)) VL_TRY(vl_check_like(context, "dbias", dbias, "bias", bias));
+    if (!vl_is_empty(dgate)) VL_TRY(vl_check_like(context, "dgate", dgate, "gate", gate));
+    int64_t mark = vl_arena_mark(&context->scratch);
+    VlTensor parts;
+    VL_TRY(vl_scratch_attention_bias(context, &parts, cu_seqlens.dim[0] - 1, bias));
+    VlStatus status = vl_check_attention_backward(context, dq, dk, dv, d_o, q, k, v, o, lse, cu_seqlens, cu_seqlens,
+                                                  heads, heads, false);
+    vl_arena_release(&context->scratch, mark);
+    VL_TRY(status);
+    return check_longest(context, bias, cu_seqlens);
+}
+
 VlStatus vl_check_linear_cross_entropy(VlContext *context, VlTensor losses, VlTensor dx, VlTensor dw, VlTensor x,
                                        VlTensor w, VlTensor targets, float scale) {
     (void)scale;

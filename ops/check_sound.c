@@ -1,4 +1,4 @@
-// Checks, scratch and FLOPs of the rows of the audio tower: convolution1d, weight_norm.
+// Checks, scratch and FLOPs of the rows of the audio tower: convolution1d, weight_norm, relative_bias, relative_gate.
 #include "ops/backend.h"
 #include "ops/check.h"
 #include "ops/scratch_sound.h"
@@ -90,4 +90,78 @@ VlStatus vl_check_weight_norm_backward(VlContext *context, VlTensor dg, VlTensor
     if (!vl_is_empty(dv)) VL_TRY(vl_check_tensor(context, "dv", dv, VL_F32, v.dim[0], v.dim[1], v.dim[2]));
     VL_TRY(vl_check_apart("dv", dv, "dw", dw));
     return VL_OK;
+}
+
+static VlStatus check_bias(const VlContext *context, const char *bias_name, VlTensor bias, const char *table_name,
+                           VlTensor table, int64_t max_distance) {
+    VL_TRY(vl_check_tensor(context, bias_name, bias, VL_F32, table.dim[1], VL_ANY));
+    if (bias.dim[1] % 2 == 0) {
+        return vl_error(VL_INVALID, "%s is %s, it must have an odd number of columns", bias_name, vl_describe(bias));
+    }
+    if (table.dim[0] < 4 || table.dim[0] % 4) {
+        return vl_error(VL_INVALID, "%s is %s, its rows must be a multiple of 4", table_name, vl_describe(table));
+    }
+    if (max_distance <= table.dim[0] / 4) {
+        return vl_error(VL_INVALID, "max_distance is %lld, with %lld buckets it must be above %lld",
+                        (long long)max_distance, (long long)table.dim[0], (long long)(table.dim[0] / 4));
+    }
+    return VL_OK;
+}
+
+VlStatus vl_check_relative_bias_forward(VlContext *context, VlTensor bias, VlTensor table, int64_t max_distance) {
+    VL_TRY(vl_check_floating(context, "table", table, 2));
+    VL_TRY(check_bias(context, "bias", bias, "table", table, max_distance));
+    return VL_OK;
+}
+
+VlStatus vl_check_relative_bias_backward(VlContext *context, VlTensor dtable, VlTensor dbias, int64_t max_distance) {
+    VL_TRY(vl_check_tensor(context, "dtable", dtable, VL_F32, VL_ANY, VL_ANY));
+    VL_TRY(check_bias(context, "dbias", dbias, "dtable", dtable, max_distance));
+    return VL_OK;
+}
+
+VlStatus vl_scratch_relative_gate(VlContext *context, VlTensor *slopes, VlTensor dgate) {
+    VL_TRY(vl_arena_push(&context->scratch, slopes, VL_F32, vl_elements(dgate), 3));
+    return VL_OK;
+}
+
+static VlStatus check_gate(const VlContext *context, const char *gate_name, VlTensor gate, VlTensor q, VlTensor w,
+                           VlTensor bias, VlTensor scale) {
+    enum { MOST_HEAD = 1024 };
+    VL_TRY(vl_check_floating(context, "q", q, 2));
+    VL_TRY(vl_check_tensor(context, "w", w, q.dtype, VL_ANY, VL_ANY));
+    if (w.dim[0] < 2 || w.dim[0] % 2 || w.dim[1] < 1 || w.dim[1] > MOST_HEAD || q.dim[1] % w.dim[1]) {
+        return vl_error(VL_INVALID,
+                        "w is %s, it must have an even number of rows and heads of at most %d that divide q %s",
+                        vl_describe(w), MOST_HEAD, vl_describe(q));
+    }
+    VL_TRY(vl_check_tensor(context, "bias", bias, q.dtype, w.dim[0]));
+    VL_TRY(vl_check_tensor(context, "scale", scale, q.dtype, q.dim[1] / w.dim[1]));
+    VL_TRY(vl_check_tensor(context, gate_name, gate, VL_F32, q.dim[0], q.dim[1] / w.dim[1]));
+    return VL_OK;
+}
+
+VlStatus vl_check_relative_gate_forward(VlContext *context, VlTensor gate, VlTensor q, VlTensor w, VlTensor bias,
+                                        VlTensor scale) {
+    VL_TRY(check_gate(context, "gate", gate, q, w, bias, scale));
+    return VL_OK;
+}
+
+VlStatus vl_check_relative_gate_backward(VlContext *context, VlTensor dq, VlTensor dw, VlTensor dbias, VlTensor dscale,
+                                         VlTensor dgate, VlTensor q, VlTensor w, VlTensor bias, VlTensor scale,
+                                         VlMode mode) {
+    (void)mode;
+    VL_TRY(check_gate(context, "dgate", dgate, q, w, bias, scale));
+    if (!vl_is_empty(dq)) {
+        VL_TRY(vl_check_like(context, "dq", dq, "q", q));
+        VL_TRY(vl_check_apart("dq", dq, "q", q));
+    }
+    if (!vl_is_empty(dw)) VL_TRY(vl_check_tensor(context, "dw", dw, VL_F32, w.dim[0], w.dim[1]));
+    if (!vl_is_empty(dbias)) VL_TRY(vl_check_tensor(context, "dbias", dbias, VL_F32, w.dim[0]));
+    if (!vl_is_empty(dscale)) VL_TRY(vl_check_tensor(context, "dscale", dscale, VL_F32, scale.dim[0]));
+    int64_t mark = vl_arena_mark(&context->scratch);
+    VlTensor slopes;
+    VlStatus status = vl_scratch_relative_gate(context, &slopes, dgate);
+    vl_arena_release(&context->scratch, mark);
+    return status;
 }

@@ -37,6 +37,33 @@ OP(attention,
     VlTensor o, VlTensor lse, VlTensor cu_q, VlTensor cu_k, int64_t heads, int64_t kv_heads, bool causal),
    (context, dq, dk, dv, d_o, q, k, v, o, lse, cu_q, cu_k, heads, kv_heads, causal))
 
+// Full packed self-attention with a gated bias that depends on the distance only: the score of query i and key j of a
+// sequence, head h, is q k / sqrt(D) + gate[i,h] * bias[h, L-1 + i - j]. q, k, v, o [T,H*D]; gate[T,H] and bias[H,2L-1]
+// f32, L at least the longest sequence of cu_seqlens (i64 [B+1]). dgate is written, dbias added to.
+OP(biased_attention,
+   (VlContext * context, VlTensor o, VlTensor lse, VlTensor q, VlTensor k, VlTensor v, VlTensor bias, VlTensor gate,
+    VlTensor cu_seqlens, int64_t heads),
+   (context, o, lse, q, k, v, bias, gate, cu_seqlens, heads),
+   (VlContext * context, VlTensor dq, VlTensor dk, VlTensor dv, VlTensor dbias, VlTensor dgate, VlTensor d_o,
+    VlTensor q, VlTensor k, VlTensor v, VlTensor o, VlTensor lse, VlTensor bias, VlTensor gate, VlTensor cu_seqlens,
+    int64_t heads),
+   (context, dq, dk, dv, dbias, dgate, d_o, q, k, v, o, lse, bias, gate, cu_seqlens, heads))
+
+// bias[H,2L-1] f32: column L-1 + i - j = table[bucket(j - i),H]. Half of the table's rows are for j > i; of each half,
+// the first half are distances one by one, the rest grows logarithmically up to max_distance (T5: Raffel et al.,
+// "Exploring the limits of transfer learning", 2020).
+OP(relative_bias, (VlContext * context, VlTensor bias, VlTensor table, int64_t max_distance),
+   (context, bias, table, max_distance), (VlContext * context, VlTensor dtable, VlTensor dbias, int64_t max_distance),
+   (context, dtable, dbias, max_distance))
+
+// gate[T,H] f32 = a * (b * scale[H] - 1) + 2 with a and b the sigmoids of the sums of the first and of the last half of
+// w[2N,D] q + bias[2N] per head of q[T,H*D] (BEATs' gated relative position bias; WavLM: Chen et al., 2022).
+OP(relative_gate, (VlContext * context, VlTensor gate, VlTensor q, VlTensor w, VlTensor bias, VlTensor scale),
+   (context, gate, q, w, bias, scale),
+   (VlContext * context, VlTensor dq, VlTensor dw, VlTensor dbias, VlTensor dscale, VlTensor dgate, VlTensor q,
+    VlTensor w, VlTensor bias, VlTensor scale, VlMode mode),
+   (context, dq, dw, dbias, dscale, dgate, q, w, bias, scale, mode))
+
 // y = x * rstd * w with rstd[M] = 1/sqrt(mean(x^2) + eps), over rows of x[M,C].
 OP(rmsnorm, (VlContext * context, VlTensor y, VlTensor rstd, VlTensor x, VlTensor w, float eps),
    (context, y, rstd, x, w, eps),

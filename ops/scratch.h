@@ -21,5 +21,7 @@ VlAttentionTiles vl_attention_tiles(VlTensor q, VlTensor k, int64_t heads, int64
 // f32 [threads, n]: a row for every thread.
 VlStatus vl_scratch_attention_forward(VlContext *context, VlTensor *scratch, VlAttentionTiles tiles);
 VlStatus vl_scratch_attention_backward(VlContext *context, VlTensor *scratch, VlAttentionTiles tiles);
+// biased_attention's backward: f32 [sequences, H, 2L-1], the bias's gradient of each sequence.
+VlStatus vl_scratch_attention_bias(VlContext *context, VlTensor *parts, int64_t sequences, VlTensor bias);
 
 #endif

@@ -9,4 +9,7 @@
 VlStatus vl_scratch_convolution1d(VlContext *context, VlTensor *windows, VlTensor *turned, VlTensor w, int64_t rows,
                                   bool backward);
 
+// relative_gate_backward of dgate[T,H]: three numbers for each of its elements (f32 [T*H,3]).
+VlStatus vl_scratch_relative_gate(VlContext *context, VlTensor *slopes, VlTensor dgate);
+
 #endif

@@ -17,6 +17,7 @@ typedef struct Work {
     float *scores;        // [KEYS,rows]
     float *most, *total;  // per row: the running maximum and the sum of exp(score - maximum)
     float *correction;    // per row: exp(old maximum - new one)
+    float *gates;         // per row: of the bias
     int32_t *visible;     // per row: how many keys it sees
     int64_t rows, width;  // as in VlAttentionTiles
 } Work;
@@ -30,7 +31,8 @@ static Work divide_scratch(float *scratch, VlAttentionTiles tiles) {
     work.most = work.scores + VL_TILE_KEYS * tiles.rows;
     work.total = work.most + tiles.rows;
     work.correction = work.total + tiles.rows;
-    work.visible = (int32_t *)(void *)(work.correction + tiles.rows);
+    work.gates = work.correction + tiles.rows;
+    work.visible = (int32_t *)(void *)(work.gates + tiles.rows);
     return work;
 }
 
@@ -77,7 +79,8 @@ static void load_keys(float *to, VlTensor x, const VlAttention *attention, const
 }
 
 // Rows from `first` on against the block of keys that starts at `key`.
-static void attend(const Work *work, const VlAttentionBlock *block, int64_t first, int64_t key) {
+static void attend(const Work *work, const VlAttention *attention, const VlAttentionBlock *block, int64_t first,
+                   int64_t key) {
     int64_t count = block->rows - first;
     vl_tile_multiply((VlTileProduct){.c = work->scores + first,
                                      .c_leading = work->rows,
@@ -88,6 +91,7 @@ static void attend(const Work *work, const VlAttentionBlock *block, int64_t firs
                                      .rows = VL_TILE_KEYS,
                                      .columns = count,
                                      .depth = work->width});
+    vl_attention_add_bias(work->scores, work->rows, work->gates, attention, block, key);
     vl_attention_hide(work->scores, work->rows, block, work->visible, first, key);
     soften(work->scores + first, work->rows, work->most + first, work->total + first, work->correction + first, count);
     correct(work->o + first * work->width, work->correction + first, count, work->width);
@@ -121,6 +125,7 @@ static void finish_block(const Work *work, VlTensor o, VlTensor lse, const VlAtt
 static void run_block(const Work *work, VlTensor o, VlTensor lse, VlTensor q, VlTensor k, VlTensor v,
                       const VlAttention *attention, const VlAttentionBlock *block) {
     int64_t keys = vl_attention_visible(attention, block, work->visible), first = 0;
+    vl_attention_load_gates(work->gates, attention, block);
     vl_tile_load_block(work->o, q, attention->scale, attention, block);
     vl_tile_transpose(work->qt, work->rows, work->o, block->rows, work->width);
     memset(work->o, 0, (size_t)(block->rows * work->width) * sizeof *work->o);
@@ -132,7 +137,7 @@ static void run_block(const Work *work, VlTensor o, VlTensor lse, VlTensor q, Vl
         load_keys(work->k, k, attention, block, key);
         load_keys(work->v, v, attention, block, key);
         first = vl_attention_first_row(block, work->visible, first, key);
-        attend(work, block, first, key);
+        attend(work, attention, block, first, key);
     }
     finish_block(work, o, lse, attention, block);
 }
@@ -166,18 +171,31 @@ static int64_t count_blocks(const VlAttention *attention) {
     return blocks * attention->kv_heads;
 }
 
+static VlStatus run_blocks(VlContext *context, const VlAttention *attention, VlTensor o, VlTensor lse, VlTensor q,
+                           VlTensor k, VlTensor v) {
+    int64_t mark = vl_arena_mark(&context->scratch), blocks = count_blocks(attention);
+    VlTensor scratch;
+    VL_TRY(vl_scratch_attention_forward(context, &scratch, attention->tiles));
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)context->threads)
+    for (int64_t index = 0; index < blocks; index++) {
+        Work work = divide_scratch((float *)scratch.data + omp_get_thread_num() * scratch.dim[1], attention->tiles);
+        VlAttentionBlock block = find_block(attention, index);
+        run_block(&work, o, lse, q, k, v, attention, &block);
+    }
+    vl_arena_release(&context->scratch, mark);
+    return VL_OK;
+}
+
 VlStatus vl_cpu_attention_forward(VlContext *context, VlTensor o, VlTensor lse, VlTensor q, VlTensor k, VlTensor v,
                                   VlTensor cu_q, VlTensor cu_k, int64_t heads, int64_t kv_heads, bool causal) {
     VlAttention attention = vl_attention_describe(q, k, cu_q, cu_k, heads, kv_heads, causal);
-    int64_t mark = vl_arena_mark(&context->scratch), blocks = count_blocks(&attention);
-    VlTensor scratch;
-    VL_TRY(vl_scratch_attention_forward(context, &scratch, attention.tiles));
-#pragma omp parallel for schedule(dynamic, 1) num_threads((int)context->threads)
-    for (int64_t index = 0; index < blocks; index++) {
-        Work work = divide_scratch((float *)scratch.data + omp_get_thread_num() * scratch.dim[1], attention.tiles);
-        VlAttentionBlock block = find_block(&attention, index);
-        run_block(&work, o, lse, q, k, v, &attention, &block);
-    }
-    vl_arena_release(&context->scratch, mark);
+    VL_TRY(run_blocks(context, &attention, o, lse, q, k, v));
+    return VL_OK;
+}
+
+VlStatus vl_cpu_biased_attention_forward(VlContext *context, VlTensor o, VlTensor lse, VlTensor q, VlTensor k,
+                                         VlTensor v, VlTensor bias, VlTensor gate, VlTensor cu_seqlens, int64_t heads) {
+    VlAttention attention = vl_attention_describe_biased(q, bias, gate, cu_seqlens, heads);
+    VL_TRY(run_blocks(context, &attention, o, lse, q, k, v));
     return VL_OK;
 }

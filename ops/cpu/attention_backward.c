@@ -17,6 +17,7 @@ typedef struct Work {
     float *qt, *d_ot;        // [width,rows]
     float *p, *ds;           // [KEYS,rows]
     float *lse, *delta;      // per row
+    float *gates, *dgates;   // per row: of the bias
     int32_t *visible;        // per row: how many keys it sees
     int64_t rows, width;     // as in VlAttentionTiles
 } Work;
@@ -36,7 +37,9 @@ static Work divide_scratch(float *scratch, VlAttentionTiles tiles) {
     work.ds = work.p + scores;
     work.lse = work.ds + scores;
     work.delta = work.lse + tiles.rows;
-    work.visible = (int32_t *)(void *)(work.delta + tiles.rows);
+    work.gates = work.delta + tiles.rows;
+    work.dgates = work.gates + tiles.rows;
+    work.visible = (int32_t *)(void *)(work.dgates + tiles.rows);
     return work;
 }
 
@@ -78,6 +81,8 @@ static int64_t load_block(const Work *work, VlTensor d_o, VlTensor q, VlTensor o
         if (value != -INFINITY) work->lse[row] = value;  // of a row that sees no key: all its scores are hidden
     }
     memset(work->dq, 0, (size_t)(block->rows * width) * sizeof(float));
+    memset(work->dgates, 0, (size_t)block->rows * sizeof(float));
+    vl_attention_load_gates(work->gates, attention, block);
     return vl_attention_visible(attention, block, work->visible);
 }
 
@@ -95,7 +100,8 @@ VL_VECTORISED static void differentiate(float *p, float *ds, int64_t leading, co
 }
 
 // p and ds of the rows from `first` on against the block of keys that starts at `key`.
-static void score(const Work *work, const VlAttentionBlock *block, int64_t first, int64_t key) {
+static void score(const Work *work, const VlAttention *attention, const VlAttentionBlock *block, int64_t first,
+                  int64_t key) {
     VlTileProduct scores = {.c = work->p + first,
                             .c_leading = work->rows,
                             .a = work->k + key * work->width,
@@ -111,6 +117,7 @@ static void score(const Work *work, const VlAttentionBlock *block, int64_t first
     dp.a = work->v + key * work->width;
     dp.b = work->d_ot + first;
     vl_tile_multiply(dp);
+    vl_attention_add_bias(work->p, work->rows, work->gates, attention, block, key);
     vl_attention_hide(work->p, work->rows, block, work->visible, first, key);
     differentiate(work->p + first, work->ds + first, work->rows, work->lse + first, work->delta + first,
                   block->rows - first);
@@ -149,7 +156,36 @@ static void accumulate(const Work *work, const VlAttentionBlock *block, int64_t 
 
 typedef struct Tensors {
     VlTensor dq, dk, dv, d_o, q, k, v, o, lse;
+    VlTensor dgate, bias_parts;  // of biased_attention: [T,H]; [sequences,H,2L-1], a part for every task
 } Tensors;
+
+VL_VECTORISED static void add_bias_gradient(float *dgates, float *part, const float *ds, const float *gates,
+                                            const float *bias, int64_t count) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) {
+        dgates[i] += ds[i] * bias[i];
+        part[i] += ds[i] * gates[i];
+    }
+}
+
+// The rows of a key's scores lie along the bias in rising order.
+static void differentiate_bias(const Work *work, const Tensors *t, const VlAttention *attention,
+                               const VlAttentionBlock *block, int64_t sequence, int64_t key) {
+    if (!attention->bias) return;
+    int64_t keys = vl_minimum(VL_TILE_KEYS, block->keys - key), row = block->kv_head * attention->distances;
+    float *part = (float *)t->bias_parts.data + sequence * attention->heads * attention->distances + row;
+    for (int64_t j = 0; j < keys; j++) {
+        int64_t at = vl_attention_distance(attention, block->query, key + j);
+        add_bias_gradient(work->dgates, part + at, work->ds + j * work->rows, work->gates, attention->bias + row + at,
+                          block->count);
+    }
+}
+
+static void store_gates(const Work *work, VlTensor dgate, const VlAttention *attention, const VlAttentionBlock *block) {
+    if (vl_is_empty(dgate)) return;
+    float *to = (float *)dgate.data + (block->first_query + block->query) * attention->heads + block->kv_head;
+    for (int64_t i = 0; i < block->count; i++) to[i * attention->heads] = work->dgates[i];
+}
 
 // One key/value head of one sequence.
 static void run_task(const Work *work, const Tensors *t, const VlAttention *attention, int64_t sequence,
@@ -166,28 +202,63 @@ static void run_task(const Work *work, const Tensors *t, const VlAttention *atte
         int64_t keys = load_block(work, t->d_o, t->q, t->o, t->lse, attention, &block), first = 0;
         for (int64_t key = 0; key < keys; key += VL_TILE_KEYS) {
             first = vl_attention_first_row(&block, work->visible, first, key);
-            score(work, &block, first, key);
+            score(work, attention, &block, first, key);
+            differentiate_bias(work, t, attention, &block, sequence, key);
             accumulate(work, &block, first, key);
         }
+        store_gates(work, t->dgate, attention, &block);
         if (!vl_is_empty(t->dq)) vl_tile_store_block(t->dq, work->dq, attention->scale, attention, &block);
     }
     if (!vl_is_empty(t->dk)) vl_tile_store(t->dk, block.first_key, block.keys, kv_head, work->dk, attention);
     if (!vl_is_empty(t->dv)) vl_tile_store(t->dv, block.first_key, block.keys, kv_head, work->dv, attention);
 }
 
+static VlStatus run_tasks(VlContext *context, const VlAttention *attention, const Tensors *tensors) {
+    int64_t mark = vl_arena_mark(&context->scratch);
+    VlTensor scratch;
+    VL_TRY(vl_scratch_attention_backward(context, &scratch, attention->tiles));
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)context->threads)
+    for (int64_t task = 0; task < attention->sequences * attention->kv_heads; task++) {
+        Work work = divide_scratch((float *)scratch.data + omp_get_thread_num() * scratch.dim[1], attention->tiles);
+        run_task(&work, tensors, attention, task / attention->kv_heads, task % attention->kv_heads);
+    }
+    vl_arena_release(&context->scratch, mark);
+    return VL_OK;
+}
+
 VlStatus vl_cpu_attention_backward(VlContext *context, VlTensor dq, VlTensor dk, VlTensor dv, VlTensor d_o, VlTensor q,
                                    VlTensor k, VlTensor v, VlTensor o, VlTensor lse, VlTensor cu_q, VlTensor cu_k,
                                    int64_t heads, int64_t kv_heads, bool causal) {
     VlAttention attention = vl_attention_describe(q, k, cu_q, cu_k, heads, kv_heads, causal);
-    Tensors tensors = {dq, dk, dv, d_o, q, k, v, o, lse};
-    int64_t mark = vl_arena_mark(&context->scratch);
-    VlTensor scratch;
-    VL_TRY(vl_scratch_attention_backward(context, &scratch, attention.tiles));
-#pragma omp parallel for schedule(dynamic, 1) num_threads((int)context->threads)
-    for (int64_t task = 0; task < attention.sequences * kv_heads; task++) {
-        Work work = divide_scratch((float *)scratch.data + omp_get_thread_num() * scratch.dim[1], attention.tiles);
-        run_task(&work, &tensors, &attention, task / kv_heads, task % kv_heads);
+    Tensors tensors = {.dq = dq, .dk = dk, .dv = dv, .d_o = d_o, .q = q, .k = k, .v = v, .o = o, .lse = lse};
+    VL_TRY(run_tasks(context, &attention, &tensors));
+    return VL_OK;
+}
+
+// dbias += the parts of all sequences, in their order.
+static void add_parts(VlContext *context, VlTensor dbias, VlTensor parts) {
+    int64_t count = vl_elements(dbias);
+#pragma omp parallel for schedule(static) num_threads(vl_threads_for(context, vl_elements(parts)))
+    for (int64_t begin = 0; begin < count; begin += VL_BLOCK) {
+        float *to = (float *)dbias.data + begin;
+        for (int64_t s = 0; s < parts.dim[0]; s++) {
+            vl_block_sum(to, to, (const float *)parts.data + s * count + begin, vl_minimum(VL_BLOCK, count - begin));
+        }
     }
+}
+
+VlStatus vl_cpu_biased_attention_backward(VlContext *context, VlTensor dq, VlTensor dk, VlTensor dv, VlTensor dbias,
+                                          VlTensor dgate, VlTensor d_o, VlTensor q, VlTensor k, VlTensor v, VlTensor o,
+                                          VlTensor lse, VlTensor bias, VlTensor gate, VlTensor cu_seqlens,
+                                          int64_t heads) {
+    VlAttention attention = vl_attention_describe_biased(q, bias, gate, cu_seqlens, heads);
+    Tensors tensors = {
+        .dq = dq, .dk = dk, .dv = dv, .d_o = d_o, .q = q, .k = k, .v = v, .o = o, .lse = lse, .dgate = dgate};
+    int64_t mark = vl_arena_mark(&context->scratch);
+    VL_TRY(vl_scratch_attention_bias(context, &tensors.bias_parts, attention.sequences, bias));
+    memset(tensors.bias_parts.data, 0, (size_t)vl_bytes(tensors.bias_parts));
+    VL_TRY(run_tasks(context, &attention, &tensors));
+    if (!vl_is_empty(dbias)) add_parts(context, dbias, tensors.bias_parts);
     vl_arena_release(&context->scratch, mark);
     return VL_OK;
 }

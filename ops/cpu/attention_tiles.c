@@ -81,6 +81,14 @@ VlAttention vl_attention_describe(VlTensor q, VlTensor k, VlTensor cu_q, VlTenso
                          .scale = (float)(1.0 / sqrt((double)head_size))};
 }
 
+VlAttention vl_attention_describe_biased(VlTensor q, VlTensor bias, VlTensor gate, VlTensor cu_seqlens, int64_t heads) {
+    VlAttention attention = vl_attention_describe(q, q, cu_seqlens, cu_seqlens, heads, heads, false);
+    attention.bias = bias.data;
+    attention.gate = gate.data;
+    attention.distances = bias.dim[1];
+    return attention;
+}
+
 int64_t vl_attention_visible(const VlAttention *attention, const VlAttentionBlock *block, int32_t *visible) {
     int64_t largest = 0, row = 0;
     for (int64_t i = 0; i < block->count; i++) {
@@ -105,6 +113,28 @@ void vl_attention_hide(float *scores, int64_t leading, const VlAttentionBlock *b
         for (int64_t j = visible[row] > key ? visible[row] - key : 0; j < VL_TILE_KEYS; j++) {
             scores[j * leading + row] = -INFINITY;
         }
+    }
+}
+
+void vl_attention_load_gates(float *gates, const VlAttention *attention, const VlAttentionBlock *block) {
+    if (!attention->bias) return;
+    const float *from = attention->gate + (block->first_query + block->query) * attention->heads + block->kv_head;
+    for (int64_t i = 0; i < block->rows; i++) gates[i] = i < block->count ? from[i * attention->heads] : 0.0f;
+}
+
+VL_VECTORISED static void add_products(float *scores, const float *gates, const float *bias, int64_t count) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) scores[i] += gates[i] * bias[i];
+}
+
+void vl_attention_add_bias(float *scores, int64_t leading, const float *gates, const VlAttention *attention,
+                           const VlAttentionBlock *block, int64_t key) {
+    if (!attention->bias) return;
+    const float *bias = attention->bias + block->kv_head * attention->distances;
+    int64_t keys = vl_minimum(VL_TILE_KEYS, block->keys - key);
+    for (int64_t j = 0; j < keys; j++) {
+        const float *row = bias + vl_attention_distance(attention, block->query, key + j);
+        add_products(scores + j * leading, gates, row, block->count);
     }
 }
 

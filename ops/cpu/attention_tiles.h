@@ -21,9 +21,12 @@ typedef struct VlAttention {
     int64_t sequences, heads, kv_heads, group, head_size;
     bool causal;
     float scale;
+    const float *bias, *gate;  // of biased_attention (there is no group then), else NULL
+    int64_t distances;         // 2L-1, columns of the bias
 } VlAttention;
 VlAttention vl_attention_describe(VlTensor q, VlTensor k, VlTensor cu_q, VlTensor cu_k, int64_t heads, int64_t kv_heads,
                                   bool causal);
+VlAttention vl_attention_describe_biased(VlTensor q, VlTensor bias, VlTensor gate, VlTensor cu_seqlens, int64_t heads);
 
 // A block of queries of one sequence and one key/value head. Row i * group + h of its tiles is query `query` + i of the
 // sequence, query head h of the group.
@@ -44,6 +47,17 @@ int64_t vl_attention_first_row(const VlAttentionBlock *block, const int32_t *vis
 // scores[VL_TILE_KEYS,rows] of the keys from `key` on: -INFINITY where a row does not see a key, from row `first` on.
 void vl_attention_hide(float *scores, int64_t leading, const VlAttentionBlock *block, const int32_t *visible,
                        int64_t first, int64_t key);
+
+// The gates of the block's rows, where there is a bias; zero for padding rows.
+void vl_attention_load_gates(float *gates, const VlAttention *attention, const VlAttentionBlock *block);
+// Adds the gated bias to scores[VL_TILE_KEYS,rows] of the keys from `key` on, where there is one.
+void vl_attention_add_bias(float *scores, int64_t leading, const float *gates, const VlAttention *attention,
+                           const VlAttentionBlock *block, int64_t key);
+// Where the columns of query `query` and the keys from `key` on stand in a row of the bias: the first key's, the others
+// before it.
+static inline int64_t vl_attention_distance(const VlAttention *attention, int64_t query, int64_t key) {
+    return attention->distances / 2 + query - key;
+}
 
 // Rows [row, row + rows) of head `head` of x[T,heads*D], as f32 rows of `width` that are zero where D ends.
 void vl_tile_load(float *to, VlTensor x, int64_t row, int64_t rows, int64_t head, const VlAttention *attention);
