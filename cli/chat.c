@@ -12,9 +12,9 @@ struct VlChat {
     VlTokenizer *tokenizer;
     VlPromptRules rules;
     VlConversation conversation;
-    VlFrames frames;
+    VlMedium medium;
     float *pixels;
-    int64_t visuals;
+    int64_t media;
     // The answer that is being made.
     int64_t *ids, count;
     int64_t shown;  // bytes of its text that are out already
@@ -49,12 +49,12 @@ static VlStatus read_medium(VlChat *chat, const VlChatOptions *options) {
     VL_TRY(vl_preprocess_load(&visual.config, folder));
     VL_TRY(vl_model_config_check_frames(config, visual.config.height, visual.config.width));
     VL_TRY(choose_aspect(&chat->open->source, options->aspect, &visual.aspect));
-    VL_TRY(vl_visual_read(&visual, path, chat->conversation.modal, &chat->frames.frames, &levels));
-    VlStatus status = VL_NEW(&chat->pixels, chat->frames.frames * 3 * visual.config.height * visual.config.width);
-    if (status == VL_OK) vl_preprocess_normalize(&visual.config, levels, chat->frames.frames, chat->pixels);
+    VL_TRY(vl_visual_read(&visual, path, chat->conversation.modal, &chat->medium.frames, &levels));
+    VlStatus status = VL_NEW(&chat->pixels, chat->medium.frames * 3 * visual.config.height * visual.config.width);
+    if (status == VL_OK) vl_preprocess_normalize(&visual.config, levels, chat->medium.frames, chat->pixels);
     vl_free(levels);
-    chat->frames.pixels = chat->pixels;
-    chat->visuals = 1;
+    chat->medium.pixels = chat->pixels;
+    chat->media = 1;
     return status;
 }
 
@@ -119,10 +119,8 @@ static VlStatus hear(void *user, int64_t id) {
 }
 
 static VlStatus answer(VlChat *chat, const VlPrompt *prompt, const VlGenerateOptions *generate, int64_t *made) {
-    VlSequence sequence = {.tokens = prompt->input_ids.count,
-                           .ids = prompt->input_ids.ids,
-                           .visuals = chat->visuals,
-                           .visual = &chat->frames};
+    VlSequence sequence = {
+        .tokens = prompt->input_ids.count, .ids = prompt->input_ids.ids, .media = chat->media, .medium = &chat->medium};
     VlGenerateOptions options = *generate;
     int64_t count;
     int64_t eos = vl_tokenizer_eos(chat->tokenizer);

@@ -16,7 +16,7 @@ typedef struct Settings {
 typedef struct Parity {
     VlOpenModel open;
     int64_t *ids, *labels;
-    VlFrames frames;
+    VlMedium medium;
     VlSequence sequence;
     VlBatch batch;
     VlVlmForward forward;
@@ -37,9 +37,6 @@ static VlStatus check_names(const VlSafetensors *set, const char *path) {
                             name);
         }
     }
-    if (vl_safetensors_find(set, "fbank")) {
-        return vl_error(VL_UNSUPPORTED, "%s has fbank: this build has no audio tower yet", path);
-    }
     return VL_OK;
 }
 
@@ -53,10 +50,12 @@ static VlStatus read_tensors(Parity *parity, const VlSafetensors *set, const cha
         return vl_error(VL_FORMAT, "%s: %lld labels for %lld input_ids", path, (long long)labels,
                         (long long)sequence->tokens);
     }
-    VL_TRY(vl_input_read_frames(set, path, vl_vlm_config(parity->open.model), &parity->frames, &sequence->visuals));
+    VL_TRY(vl_input_read_pixels(set, path, vl_vlm_config(parity->open.model), &parity->medium));
+    VL_TRY(vl_input_read_fbank(set, path, vl_vlm_config(parity->open.model), &parity->medium));
+    sequence->media = parity->medium.frames > 0 || parity->medium.rows > 0;
     sequence->ids = parity->ids;
     sequence->labels = parity->labels;
-    sequence->visual = &parity->frames;
+    sequence->medium = &parity->medium;
     return VL_OK;
 }
 
@@ -149,6 +148,10 @@ static VlStatus declare(const Parity *parity, VlSafetensorsWriter *writer) {
         VL_TRY(vl_safetensors_declare(writer, "vision_features", features));
         VL_TRY(vl_safetensors_declare(writer, "video_tokens", as_f32(parity->forward.visual_tokens)));
     }
+    if (parity->batch.sounds) {
+        VL_TRY(vl_safetensors_declare(writer, "audio_features", as_f32(parity->forward.audio_features)));
+        VL_TRY(vl_safetensors_declare(writer, "audio_tokens", as_f32(parity->forward.audio_tokens)));
+    }
     for (int64_t i = 0; i < params->count; i++) {
         char name[512];
         if (!params->rows[i]->trainable) continue;
@@ -169,6 +172,10 @@ static VlStatus write_tensors(Parity *parity, VlSafetensorsWriter *writer) {
         VL_TRY(write_device(context, writer, parity->forward.vision_features, repeat_of(parity)));
         VL_TRY(write_device(context, writer, parity->forward.visual_tokens, 1));
     }
+    if (parity->batch.sounds) {
+        VL_TRY(write_device(context, writer, parity->forward.audio_features, 1));
+        VL_TRY(write_device(context, writer, parity->forward.audio_tokens, 1));
+    }
     for (int64_t i = 0; i < params->count; i++) {
         if (params->rows[i]->trainable) VL_TRY(write_device(context, writer, params->rows[i]->gradient, 1));
     }
@@ -187,7 +194,11 @@ static VlStatus write_output(Parity *parity, const char *path) {
 static VlStatus compare(const Settings *settings) {
     VlStatus status;
     Parity parity = {.gradients = settings->gradients};
-    VlGroups groups = settings->gradients ? VL_GROUP_BIT(VL_GROUP_CONNECTOR) | VL_GROUP_BIT(VL_GROUP_LLM) : 0;
+    VlGroups groups = 0;
+    if (settings->gradients) {
+        groups = VL_GROUP_BIT(VL_GROUP_CONNECTOR) | VL_GROUP_BIT(VL_GROUP_LLM) | VL_GROUP_BIT(VL_GROUP_AUDIO_PROJECTOR);
+    }
+    if (settings->gradients && settings->audio_tower) groups |= VL_GROUP_BIT(VL_GROUP_AUDIO_TOWER);
     VL_TRY(vl_model_open(&parity.open, &settings->model, groups));
     VL_TRY_GOTO(status, read_input(&parity, settings), done);
     VL_TRY_GOTO(status, run(&parity), done);
@@ -195,7 +206,7 @@ static VlStatus compare(const Settings *settings) {
 done:
     if (parity.ran) vl_vlm_release(parity.open.model);
     vl_batch_free(&parity.batch);
-    vl_free((void *)parity.frames.pixels);
+    vl_input_free_medium(&parity.medium);
     vl_free(parity.labels);
     vl_free(parity.ids);
     vl_model_close(&parity.open);
@@ -206,7 +217,8 @@ VlStatus vl_cmd_parity(int argc, char **argv) {
     Settings settings = {.model = VL_MODEL_OPTIONS_DEFAULT};
     const VlOption options[] = {
         VL_MODEL_OPTION_ROWS(settings.model),
-        {"input", VL_OPTION_STRING, &settings.input, "FILE", "safetensors: input_ids, labels, pixel_values", true},
+        {"input", VL_OPTION_STRING, &settings.input, "FILE", "safetensors: input_ids, labels, pixel_values, fbank",
+         true},
         {"output", VL_OPTION_STRING, &settings.output, "FILE", "safetensors to write", true},
         {"grads", VL_OPTION_FLAG, &settings.gradients, NULL, "gradients of the loss too, as grad.NAME", false},
         {"train-audio-tower", VL_OPTION_FLAG, &settings.audio_tower, NULL, "gradients of the audio tower too", false},
@@ -220,8 +232,5 @@ VlStatus vl_cmd_parity(int argc, char **argv) {
     bool help;
     VL_TRY(vl_options_parse(&command, argc, argv, NULL, &help));
     if (help) return VL_OK;
-    if (settings.audio_tower) {
-        return vl_error(VL_UNSUPPORTED, "--train-audio-tower: this build has no audio tower yet");
-    }
     return compare(&settings);
 }

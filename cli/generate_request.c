@@ -22,10 +22,6 @@ static VlStatus check_keys(const json_t *document, const char *path) {
         return vl_error(VL_FORMAT, "%s: key '%s' is unknown%s%s", path, key, nearest ? "; nearest: " : "",
                         nearest ? nearest : "");
     }
-    json_t *fbank = json_object_get(document, "fbank");
-    if (fbank && !json_is_null(fbank)) {
-        return vl_error(VL_UNSUPPORTED, "%s: fbank: this build has no audio tower yet", path);
-    }
     return VL_OK;
 }
 
@@ -44,29 +40,36 @@ static VlStatus read_ids(VlGenerateRequest *request, const json_t *document, con
     return VL_OK;
 }
 
-static VlStatus read_frames(VlGenerateRequest *request, const char *name, const char *path,
+// The tensor `key` of the file that the request names under it, if it does.
+static VlStatus read_medium(VlGenerateRequest *request, const json_t *document, const char *key, const char *path,
                             const VlModelConfig *config) {
     char folder[VL_PATH_MAX], file[VL_PATH_MAX];
+    const char *name = NULL;
+    bool sound = strcmp(key, "fbank") == 0;
+    VlMedium *medium = &request->medium;
     VlSafetensors set;
+    VL_TRY(vl_json_get_string(document, path, key, false, &name));
+    if (!name) return VL_OK;
     VL_TRY(vl_path_folder(folder, path));
     VL_TRY(vl_path_join(file, folder, name));
     VL_TRY(vl_safetensors_open(&set, file));
-    VlStatus status = vl_input_read_frames(&set, file, config, &request->frames, &request->prompt.visuals);
+    VlStatus status =
+        sound ? vl_input_read_fbank(&set, file, config, medium) : vl_input_read_pixels(&set, file, config, medium);
     vl_safetensors_close(&set);
     VL_TRY(status);
-    if (request->prompt.visuals == 0) return vl_error(VL_FORMAT, "%s has no tensor 'pixel_values'", file);
+    if (sound ? medium->rows == 0 : medium->frames == 0) return vl_error(VL_FORMAT, "%s has no tensor '%s'", file, key);
+    request->prompt.media = 1;
     return VL_OK;
 }
 
 static VlStatus read_request(VlGenerateRequest *request, const json_t *document, const char *path,
                              const VlModelConfig *config) {
-    const char *pixels = NULL;
     VL_TRY(check_keys(document, path));
     VL_TRY(read_ids(request, document, path));
     VL_TRY(vl_json_get_int(document, path, "max_new_tokens", false, &request->max_new_tokens));
-    VL_TRY(vl_json_get_string(document, path, "pixel_values", false, &pixels));
-    request->prompt.visual = &request->frames;
-    return pixels ? read_frames(request, pixels, path, config) : VL_OK;
+    request->prompt.medium = &request->medium;
+    VL_TRY(read_medium(request, document, "pixel_values", path, config));
+    return read_medium(request, document, "fbank", path, config);
 }
 
 VlStatus vl_generate_request_load(VlGenerateRequest *request, const char *path, const VlModelConfig *config) {
@@ -82,7 +85,7 @@ VlStatus vl_generate_request_load(VlGenerateRequest *request, const char *path, 
 }
 
 void vl_generate_request_free(VlGenerateRequest *request) {
-    vl_free((void *)request->frames.pixels);
+    vl_input_free_medium(&request->medium);
     vl_free(request->ids);
     *request = (VlGenerateRequest){0};
 }

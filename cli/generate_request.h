@@ -9,13 +9,13 @@
 typedef struct VlGenerateRequest {
     VlSequence prompt;
     int64_t *ids;            // prompt.ids
-    VlFrames frames;         // prompt.visual
+    VlMedium medium;         // prompt.medium
     int64_t max_new_tokens;  // VL_NOT_GIVEN: the request does not say
 } VlGenerateRequest;
 
-// Reads {"input_ids": [..], "pixel_values": "FILE.safetensors", "max_new_tokens": N}; the file's name is relative to
-// the request's folder. Free with vl_generate_request_free. Errors: VL_IO, VL_FORMAT naming the key; VL_UNSUPPORTED for
-// sound.
+// Reads {"input_ids": [..], "pixel_values": "FILE.safetensors", "fbank": "FILE.safetensors", "max_new_tokens": N}; the
+// files' names are relative to the request's folder. Free with vl_generate_request_free. Errors: VL_IO, VL_FORMAT
+// naming the key.
 VlStatus vl_generate_request_load(VlGenerateRequest *request, const char *path, const VlModelConfig *config);
 void vl_generate_request_free(VlGenerateRequest *request);
 

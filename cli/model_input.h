@@ -9,9 +9,11 @@
 // *count = 0.
 VlStatus vl_input_read_ids(const VlSafetensors *set, const char *path, const char *name, bool required, int64_t **ids,
                            int64_t *count);
-// pixel_values [T,3,image_size,image_size] f32 as the frames of one visual; the caller frees frames->pixels with
-// vl_free. *visuals = 1, or 0 when the file has none.
-VlStatus vl_input_read_frames(const VlSafetensors *set, const char *path, const VlModelConfig *config, VlFrames *frames,
-                              int64_t *visuals);
+// pixel_values [T,3,image_size,image_size] f32 as the frames, and fbank [rows,128] f32 as the sound of *medium, which
+// is left as it is where the file has none. vl_input_free_medium frees both.
+VlStatus vl_input_read_pixels(const VlSafetensors *set, const char *path, const VlModelConfig *config,
+                              VlMedium *medium);
+VlStatus vl_input_read_fbank(const VlSafetensors *set, const char *path, const VlModelConfig *config, VlMedium *medium);
+void vl_input_free_medium(VlMedium *medium);
 
 #endif

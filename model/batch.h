@@ -23,14 +23,21 @@ typedef struct VlBatch {
     int64_t *positions;   // [tokens] 0, 1, ... in each sequence
     int64_t text_tokens;
     int64_t *text_ids;  // [text_tokens]
-    int64_t
-        *source;  // [tokens] >= 0: row of text_ids; < 0: row -1 - source of the visual tokens of all visuals in order
+    // [tokens] >= 0: row of text_ids; < 0: row -1 - source of the media's tokens: those of all visuals in order, then
+    // those of all sounds.
+    int64_t *source;
     int64_t *targets;  // [tokens] the id that the position predicts (the next token's label), or VL_IGNORE
     int64_t labels;    // positions whose target is not VL_IGNORE
     int64_t visuals;
-    VlVisual *visual;  // [visuals]
-    int64_t frames;    // stored frames of all visuals
-    float *pixels;     // [frames,3,h,w], normalised
+    VlVisual *visual;       // [visuals]
+    int64_t frames;         // stored frames of all visuals
+    float *pixels;          // [frames,3,h,w], normalised
+    int64_t visual_tokens;  // of all visuals
+    int64_t sounds;
+    int64_t *sound_rows;   // [sounds] fbank rows of each
+    int64_t fbank_rows;    // of all sounds
+    float *fbank;          // [fbank_rows,128], normalised
+    int64_t sound_tokens;  // of all sounds
 } VlBatch;
 
 #endif

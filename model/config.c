@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "model/config_audio.h"
 #include "model/config_vision.h"
 #include "model/connector.h"
 
@@ -40,7 +41,6 @@ static const VlConfigFixed fixed_keys[] = {
     {"num_local_experts", NULL},
     {"num_experts", NULL},
     {"num_experts_per_tok", NULL},
-    {"mm_audio_tower", NULL},
     {"mm_use_im_start_end", "false"},
     {"mm_use_im_patch_token", "false"},
     {"mm_vision_select_feature", "\"patch\""},
@@ -186,6 +186,7 @@ static VlStatus load_members(VlModelConfig *config, json_t *json, const char *pa
     config->num_frames = 8;
     VL_TRY(vl_config_int(json, path, "num_frames", false, 1, 1 << 20, &config->num_frames));
     VL_TRY(vl_config_vision_load(config, json, path));
+    VL_TRY(vl_config_audio_load(config, json, path));
     return VL_OK;
 }
 

@@ -1,6 +1,8 @@
 #include "model/vlm.h"
 
 #include "base/memory.h"
+#include "model/audio_projector.h"
+#include "model/beats.h"
 #include "model/connector.h"
 #include "model/decoder.h"
 #include "model/vit.h"
@@ -14,8 +16,12 @@ struct VlVlm {
     VlParams params;
     VlVit vit;
     VlConnector connector;
+    VlBeats beats;
+    VlAudioProjector audio_projector;
     VlDecoder decoder;
-    int64_t connector_row;         // its first row in params; the tower's rows lie before, the language model's after
+    // First rows in params of connector, audio tower and audio projector, which follow upon the vision tower's; the
+    // language model's stand last.
+    int64_t connector_row, audio_row, projector_row;
     int64_t activations, scratch;  // marks where the last forward pass began
     int64_t *labelled;             // host: positions with a target, then their targets
     int64_t labelled_capacity;
@@ -36,6 +42,15 @@ VlStatus vl_vlm_create(VlVlm **out, VlContext *context, const VlModelConfig *con
         model->connector_row = model->params.count;
         VL_TRY_GOTO(status, vl_connector_plan(&model->params, &model->connector, &config->connector), failed);
     }
+    model->audio_row = model->projector_row = model->params.count;
+    if (config->has_audio) {
+        VL_TRY_GOTO(status, vl_beats_plan(&model->params, &model->beats, &config->audio), failed);
+        model->projector_row = model->params.count;
+        VL_TRY_GOTO(status,
+                    vl_audio_projector_plan(&model->params, &model->audio_projector, config->audio.hidden,
+                                            config->decoder.hidden),
+                    failed);
+    }
     VL_TRY_GOTO(status, vl_decoder_plan(&model->params, &model->decoder, &config->decoder), failed);
     vl_params_set_trainable(&model->params, trainable);
     *out = model;
@@ -50,6 +65,7 @@ void vl_vlm_free(VlVlm *model) {
     vl_vlm_free(model->planned);
     vl_context_free(model->plan);
     vl_decoder_free(&model->decoder);
+    vl_beats_free(&model->beats);
     vl_connector_free(&model->connector);
     vl_vit_free(&model->vit);
     vl_params_free(model->context, &model->params);
@@ -63,27 +79,31 @@ const VlModelConfig *vl_vlm_config(const VlVlm *model) { return &model->config; 
 
 static bool trains(const VlVlm *model, VlGroup group) { return model->trainable & VL_GROUP_BIT(group); }
 
-// Whether gradients of this batch are wanted by the tower; below or at the connector; anywhere.
+// Whether gradients of this batch are wanted by a tower; at or below the part that joins it to the language model;
+// anywhere.
 typedef struct Wanted {
-    bool tower, visual, any;
+    bool vision_tower, visual, audio_tower, sound, any;
 } Wanted;
 
 static Wanted gradients_wanted(const VlVlm *model, const VlBatch *batch, bool backward) {
-    bool visuals = backward && batch->labels > 0 && batch->visuals > 0;
-    bool tower = visuals && trains(model, VL_GROUP_VISION_TOWER);
-    bool visual = tower || (visuals && trains(model, VL_GROUP_CONNECTOR));
-    return (Wanted){tower, visual, visual || (backward && batch->labels > 0 && trains(model, VL_GROUP_LLM))};
+    bool some = backward && batch->labels > 0, visuals = some && batch->visuals > 0, sounds = some && batch->sounds > 0;
+    Wanted wanted = {.vision_tower = visuals && trains(model, VL_GROUP_VISION_TOWER),
+                     .audio_tower = sounds && trains(model, VL_GROUP_AUDIO_TOWER)};
+    wanted.visual = wanted.vision_tower || (visuals && trains(model, VL_GROUP_CONNECTOR));
+    wanted.sound = wanted.audio_tower || (sounds && trains(model, VL_GROUP_AUDIO_PROJECTOR));
+    wanted.any = wanted.visual || wanted.sound || (some && trains(model, VL_GROUP_LLM));
+    return wanted;
 }
 
 // Tower and connector. Without gradients of the tower the pixels are scratch.
 static VlStatus see(VlVlm *model, const VlBatch *batch, Wanted wanted, VlVlmForward *forward) {
     VlContext *context = model->context;
-    VlArena *arena = wanted.tower ? &context->activations : &context->scratch;
+    VlArena *arena = wanted.vision_tower ? &context->activations : &context->scratch;
     int64_t side = model->config.vision.image_size, mark = vl_arena_mark(&context->scratch);
     VlTensor pixels;
     VL_TRY(vl_arena_push(arena, &pixels, VL_F32, batch->frames, 3, side, side));
     VL_TRY(vl_copy_from_host(context, pixels, batch->pixels));
-    VL_TRY_CONTEXT(vl_vit_forward(context, &model->vit, pixels, wanted.tower, &forward->vision_features),
+    VL_TRY_CONTEXT(vl_vit_forward(context, &model->vit, pixels, wanted.vision_tower, &forward->vision_features),
                    "vision tower");
     vl_arena_release(&context->scratch, mark);
     VL_TRY_CONTEXT(vl_connector_forward(context, &model->connector, forward->vision_features, batch->visuals,
@@ -92,18 +112,48 @@ static VlStatus see(VlVlm *model, const VlBatch *batch, Wanted wanted, VlVlmForw
     return VL_OK;
 }
 
+// Audio tower and projector. Without gradients of the tower the filter banks are scratch.
+static VlStatus hear(VlVlm *model, const VlBatch *batch, Wanted wanted, VlVlmForward *forward) {
+    VlContext *context = model->context;
+    VlArena *arena = wanted.audio_tower ? &context->activations : &context->scratch;
+    int64_t mark = vl_arena_mark(&context->scratch);
+    VlTensor fbank;
+    VL_TRY(vl_arena_push(arena, &fbank, VL_F32, batch->fbank_rows, VL_FBANK_BINS));
+    VL_TRY(vl_copy_from_host(context, fbank, batch->fbank));
+    VL_TRY_CONTEXT(vl_beats_forward(context, &model->beats, fbank, batch->sounds, batch->sound_rows, wanted.audio_tower,
+                                    &forward->audio_features),
+                   "audio tower");
+    vl_arena_release(&context->scratch, mark);
+    VL_TRY_CONTEXT(vl_audio_projector_forward(context, &model->audio_projector, forward->audio_features, wanted.sound,
+                                              &forward->audio_tokens),
+                   "audio projector");
+    return VL_OK;
+}
+
+// The tokens of all visuals, then those of all sounds, in one tensor.
+static VlStatus join_media(VlContext *context, VlTensor visual, VlTensor sound, VlTensor *media) {
+    *media = vl_is_empty(visual) ? sound : visual;
+    if (vl_is_empty(visual) || vl_is_empty(sound)) return VL_OK;
+    VL_TRY(vl_arena_push(&context->activations, media, visual.dtype, visual.dim[0] + sound.dim[0], visual.dim[1]));
+    VL_TRY(vl_cast(context, vl_rows(*media, 0, visual.dim[0]), visual));
+    VL_TRY(vl_cast(context, vl_rows(*media, visual.dim[0], sound.dim[0]), sound));
+    return VL_OK;
+}
+
 static VlStatus run_forward(VlVlm *model, const VlBatch *batch, VlKvCache *cache, bool keep, VlVlmForward *forward) {
     Wanted wanted = gradients_wanted(model, batch, keep);
-    if (batch->visuals > 0) {
-        if (!model->config.has_vision) {
-            return vl_error(VL_INVALID, "the batch holds %lld visuals, but the model has no vision tower",
-                            (long long)batch->visuals);
-        }
-        VL_TRY(see(model, batch, wanted, forward));
+    VlTensor media;
+    if ((batch->visuals > 0 && !model->config.has_vision) || (batch->sounds > 0 && !model->config.has_audio)) {
+        return vl_error(VL_INVALID, "the batch holds %lld visuals and %lld sounds, but the model has no %s tower",
+                        (long long)batch->visuals, (long long)batch->sounds,
+                        model->config.has_vision ? "audio" : "vision");
     }
-    VL_TRY_CONTEXT(vl_decoder_forward(model->context, &model->decoder, batch, forward->visual_tokens, cache, wanted.any,
-                                      &forward->hidden),
-                   "language model");
+    if (batch->visuals > 0) VL_TRY(see(model, batch, wanted, forward));
+    if (batch->sounds > 0) VL_TRY(hear(model, batch, wanted, forward));
+    VL_TRY(join_media(model->context, forward->visual_tokens, forward->audio_tokens, &media));
+    VL_TRY_CONTEXT(
+        vl_decoder_forward(model->context, &model->decoder, batch, media, cache, wanted.any, &forward->hidden),
+        "language model");
     return VL_OK;
 }
 
@@ -172,43 +222,71 @@ static VlStatus head(VlVlm *model, const VlBatch *batch, VlTensor hidden, VlTens
     return VL_OK;
 }
 
-// Connector and tower. dvisual_tokens empty: they took no part, or nobody wants their gradients.
-static VlStatus see_backward(VlVlm *model, VlVlmForward *forward, Wanted wanted, VlTensor dvisual_tokens,
+// A part's features' gradient on scratch, for the tower below it.
+static VlStatus push_gradient(VlContext *context, VlTensor features, VlTensor *dfeatures) {
+    VL_TRY(vl_arena_push_make(&context->scratch, dfeatures, features.dtype, features.dims, features.dim));
+    return VL_OK;
+}
+
+// Audio projector and tower. `dtokens` is read if their gradients are wanted.
+static VlStatus hear_backward(VlVlm *model, const VlBatch *batch, VlVlmForward *forward, Wanted wanted,
+                              VlTensor dtokens, const VlGradientHook *hook) {
+    VlContext *context = model->context;
+    VlTensor dfeatures = VL_EMPTY;
+    int64_t llm_row = model->decoder.embed_tokens->index;
+    if (wanted.audio_tower) VL_TRY(push_gradient(context, forward->audio_features, &dfeatures));
+    if (wanted.sound) {
+        VL_TRY_CONTEXT(vl_audio_projector_backward(context, &model->audio_projector, dfeatures, dtokens),
+                       "audio projector, backward");
+    }
+    VL_TRY(vl_gradient_announce(hook, model->projector_row, llm_row - model->projector_row));
+    if (wanted.audio_tower) {
+        VL_TRY_CONTEXT(vl_beats_backward(context, &model->beats, batch->sounds, batch->sound_rows, dfeatures),
+                       "audio tower, backward");
+    }
+    VL_TRY(vl_gradient_announce(hook, model->audio_row, model->projector_row - model->audio_row));
+    return VL_OK;
+}
+
+// Connector and vision tower, in the same way.
+static VlStatus see_backward(VlVlm *model, VlVlmForward *forward, Wanted wanted, VlTensor dtokens,
                              const VlGradientHook *hook) {
     VlContext *context = model->context;
-    VlTensor features = forward->vision_features, dfeatures = VL_EMPTY;
-    int64_t llm_row = model->decoder.embed_tokens->index;
-    if (wanted.tower) {
-        VL_TRY(vl_arena_push(&context->scratch, &dfeatures, features.dtype, features.dim[0], features.dim[1],
-                             features.dim[2]));
-    }
+    VlTensor dfeatures = VL_EMPTY;
+    if (wanted.vision_tower) VL_TRY(push_gradient(context, forward->vision_features, &dfeatures));
     if (wanted.visual) {
-        VL_TRY_CONTEXT(vl_connector_backward(context, &model->connector, dfeatures, dvisual_tokens),
-                       "connector, backward");
+        VL_TRY_CONTEXT(vl_connector_backward(context, &model->connector, dfeatures, dtokens), "connector, backward");
     }
-    VL_TRY(vl_gradient_announce(hook, model->connector_row, llm_row - model->connector_row));
-    if (wanted.tower) VL_TRY_CONTEXT(vl_vit_backward(context, &model->vit, dfeatures), "vision tower, backward");
+    VL_TRY(vl_gradient_announce(hook, model->connector_row, model->audio_row - model->connector_row));
+    if (wanted.vision_tower) VL_TRY_CONTEXT(vl_vit_backward(context, &model->vit, dfeatures), "vision tower, backward");
     VL_TRY(vl_gradient_announce(hook, 0, model->connector_row));
     return VL_OK;
 }
 
+static VlStatus run_backward(VlVlm *model, const VlBatch *batch, VlVlmForward *forward, Wanted wanted, VlTensor dhidden,
+                             const VlGradientHook *hook) {
+    VlContext *context = model->context;
+    VlTensor dmedia = VL_EMPTY, dvisual = VL_EMPTY, dsound = VL_EMPTY;
+    if (wanted.visual || wanted.sound) {
+        int64_t visual = batch->visual_tokens, sound = batch->sound_tokens;
+        VL_TRY(vl_arena_push(&context->scratch, &dmedia, dhidden.dtype, visual + sound, dhidden.dim[1]));
+        dvisual = vl_rows(dmedia, 0, visual);
+        dsound = vl_rows(dmedia, visual, sound);
+    }
+    VL_TRY_CONTEXT(vl_decoder_backward(context, &model->decoder, dhidden, dmedia, hook), "language model");
+    VL_TRY(hear_backward(model, batch, forward, wanted, dsound, hook));
+    return see_backward(model, forward, wanted, dvisual, hook);
+}
+
 VlStatus vl_vlm_loss(VlVlm *model, const VlBatch *batch, VlVlmForward *forward, bool backward, float scale,
                      const VlGradientHook *hook, float *losses) {
-    VlContext *context = model->context;
-    VlArena *scratch = &context->scratch;
+    VlArena *scratch = &model->context->scratch;
     Wanted wanted = gradients_wanted(model, batch, backward);
-    VlTensor hidden = forward->hidden, visual_tokens = forward->visual_tokens;
-    VlTensor dhidden = VL_EMPTY, dvisual_tokens = VL_EMPTY;
+    VlTensor hidden = forward->hidden, dhidden = VL_EMPTY;
     int64_t mark = vl_arena_mark(scratch);
     if (wanted.any) VL_TRY(vl_arena_push(scratch, &dhidden, hidden.dtype, hidden.dim[0], hidden.dim[1]));
-    if (wanted.visual) {
-        VL_TRY(vl_arena_push(scratch, &dvisual_tokens, hidden.dtype, visual_tokens.dim[0], visual_tokens.dim[1]));
-    }
     if (batch->labels > 0) VL_TRY(head(model, batch, hidden, dhidden, backward, scale, losses));
-    if (backward) {
-        VL_TRY_CONTEXT(vl_decoder_backward(context, &model->decoder, dhidden, dvisual_tokens, hook), "language model");
-        VL_TRY(see_backward(model, forward, wanted, dvisual_tokens, hook));
-    }
+    if (backward) VL_TRY(run_backward(model, batch, forward, wanted, dhidden, hook));
     vl_arena_release(scratch, mark);
     return VL_OK;
 }

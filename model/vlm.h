@@ -30,6 +30,8 @@ VlStatus vl_vlm_prepare(VlVlm *model, const VlBatch *batch, bool backward);
 typedef struct VlVlmForward {
     VlTensor vision_features;  // [stored frames, P, D], empty without visuals
     VlTensor visual_tokens;    // [all visuals' tokens, H], empty without visuals
+    VlTensor audio_features;   // [all sounds' tokens, Da], empty without sounds
+    VlTensor audio_tokens;     // [all sounds' tokens, H], empty without sounds
     VlTensor hidden;           // [tokens, H] after the final norm
 } VlVlmForward;
 // `keep`: save what a backward pass needs.

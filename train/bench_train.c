@@ -37,7 +37,7 @@ static VlStatus make_batch(Bench *bench) {
     VL_TRY_GOTO(status, VL_NEW(&frame, pixels), done);
     VL_TRY_GOTO(status, VL_NEW(&sequences, options->samples), done);
     for (int64_t i = 0; i < pixels; i++) frame[i] = (float)vl_random_normal(&random);
-    VlFrames visual = {.frames = options->frames, .pixels = frame};
+    VlMedium medium = {.frames = options->frames, .pixels = frame};
     for (int64_t i = 0; i < options->samples; i++) {
         int64_t tokens = options->text_tokens[i], *sample_ids = ids + used, *sample_labels = labels + used;
         for (int64_t t = 0; t < tokens; t++) {
@@ -48,8 +48,8 @@ static VlStatus make_batch(Bench *bench) {
         if (i == 0 && options->frames > 0) {
             sample_ids[0] = VL_VIDEO_ID;
             sample_labels[0] = VL_IGNORE;
-            sequences[i].visuals = 1;
-            sequences[i].visual = &visual;
+            sequences[i].media = 1;
+            sequences[i].medium = &medium;
         }
         used += tokens;
     }

@@ -66,7 +66,7 @@ VlStatus vl_memory_plan_batch(const VlModelConfig *config, const VlPlanOptions *
 static VlStatus make_batch(const VlModelConfig *config, int64_t count, int64_t tokens, int64_t frames, VlBatch *batch) {
     VlSequence *sequences = NULL;
     int64_t *ids = NULL, *labels = NULL;
-    VlFrames visual = {.frames = frames};
+    VlMedium medium = {.frames = frames};
     VlStatus status = VL_OK;
     VL_TRY_GOTO(status, VL_NEW(&sequences, count), done);
     VL_TRY_GOTO(status, VL_NEW(&ids, tokens), done);
@@ -74,7 +74,7 @@ static VlStatus make_batch(const VlModelConfig *config, int64_t count, int64_t t
     if (frames > 0) ids[0] = VL_VIDEO_ID, labels[0] = VL_IGNORE;
     for (int64_t i = 0; i < count; i++) {
         sequences[i] =
-            (VlSequence){.tokens = tokens, .ids = ids, .labels = labels, .visuals = frames > 0, .visual = &visual};
+            (VlSequence){.tokens = tokens, .ids = ids, .labels = labels, .media = frames > 0, .medium = &medium};
     }
     status = vl_batch_build(batch, config, count, sequences);
 done:

@@ -33,21 +33,21 @@ static void fill_pixels(VlBatch *batch, const VlPreprocessConfig *preprocess, in
 VlStatus vl_micro_batch_build(VlBatch *batch, const VlModelConfig *config, const VlPreprocessConfig *preprocess,
                               int64_t count, const VlSample *samples) {
     VlSequence *sequences = NULL;
-    VlFrames *frames = NULL;
+    VlMedium *media = NULL;
     VlStatus status;
     int64_t good = 0;
     vl_batch_free(batch);
     VL_TRY_GOTO(status, VL_NEW(&sequences, count), done);
-    VL_TRY_GOTO(status, VL_NEW(&frames, count), done);
+    VL_TRY_GOTO(status, VL_NEW(&media, count), done);
     for (int64_t i = 0; i < count; i++) {
         const VlSample *sample = &samples[i];
         if (sample->bad) continue;
         VlSequence *sequence = &sequences[good];
         *sequence = (VlSequence){.tokens = sample->tokens, .ids = sample->ids, .labels = sample->labels};
         if (sample->frames > 0) {
-            frames[good] = (VlFrames){.frames = sample->frames};
-            sequence->visuals = 1;
-            sequence->visual = &frames[good];
+            media[good] = (VlMedium){.frames = sample->frames};
+            sequence->media = 1;
+            sequence->medium = &media[good];
         }
         good++;
     }
@@ -55,6 +55,6 @@ VlStatus vl_micro_batch_build(VlBatch *batch, const VlModelConfig *config, const
     fill_pixels(batch, preprocess, count, samples);
 done:
     vl_free(sequences);
-    vl_free(frames);
+    vl_free(media);
     return status;
 }

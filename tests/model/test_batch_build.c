@@ -84,39 +84,93 @@ static void expect_refused(const VlModelConfig *config, const VlSequence *sequen
     assert_null(batch.pixels);
 }
 
+// A sound, a video with its sound, and another sound: tokens of the video before those of its sound, rows of all
+// visuals before those of all sounds.
+static void test_sounds(void **state) {
+    (void)state;
+    enum { ROWS = 36 };
+    static Tiny tiny;
+    static float fbank[ROWS * VL_FBANK_BINS];
+    TinySequences sequences;
+    VlModelConfig config = tiny_config(false);
+    tiny_sequences(&tiny, &sequences);
+    config.has_audio = true;
+    config.audio.patch_size = 16;
+    for (int i = 0; i < ROWS * VL_FBANK_BINS; i++) fbank[i] = (float)(i % 97);
+    int64_t visual = vl_model_visual_tokens(&config, TINY_FRAMES), position = 1;
+    int64_t first[] = {5, VL_AUDIO_ID}, second[] = {6, VL_VIDEO_ID, 7, VL_AUDIO_ID}, labels[] = {6, 9, 7, 9};
+    VlMedium one = {.rows = ROWS, .fbank = fbank},
+             two[] = {{.frames = TINY_FRAMES, .pixels = tiny.pixels, .rows = 20, .fbank = fbank},
+                      {.rows = 17, .fbank = fbank + VL_FBANK_BINS}};
+    const VlSequence both[] = {{2, first, NULL, 1, &one}, {4, second, labels, 2, two}};
+    VlBatch batch;
+    CHECK(vl_batch_build(&batch, &config, 2, both));
+    assert_int_equal(batch.visuals, 1);
+    assert_int_equal(batch.sounds, 3);
+    assert_int_equal(batch.visual_tokens, visual);
+    assert_int_equal(batch.sound_tokens, 16 + 8 + 8);
+    assert_int_equal(batch.fbank_rows, ROWS + 20 + 17);
+    assert_int_equal(batch.sound_rows[1], 20);
+    assert_int_equal(batch.tokens, 3 + visual + 32);
+    for (int64_t i = 0; i < 16; i++) assert_int_equal(batch.source[position++], -1 - visual - i);
+    position++;
+    for (int64_t i = 0; i < visual; i++) assert_int_equal(batch.source[position++], -1 - i);
+    for (int64_t i = 16; i < 24; i++) assert_int_equal(batch.source[position++], -1 - visual - i);
+    position++;
+    for (int64_t i = 24; i < 32; i++) assert_int_equal(batch.source[position++], -1 - visual - i);
+    assert_int_equal(position, batch.tokens);
+    assert_int_equal(batch.labels, 1);  // that of 7; 6 stands first, 9 at modality ids
+    for (int i = 0; i < 17 * VL_FBANK_BINS; i++) {
+        double want = ((double)fbank[VL_FBANK_BINS + i] - 15.41663) / (2 * 6.55582);
+        if (!(fabs(batch.fbank[(ROWS + 20) * VL_FBANK_BINS + i] - want) <= 1e-6)) fail_msg("row element %d", i);
+    }
+    vl_batch_free(&batch);
+}
+
 static void test_refused(void **state) {
     (void)state;
     static Tiny tiny;
     TinySequences sequences;
     VlModelConfig config = tiny_config(false);
     tiny_sequences(&tiny, &sequences);
-    VlFrames two = {2, tiny.pixels}, none = {0, tiny.pixels};
+    VlMedium two = {.frames = 2, .pixels = tiny.pixels}, none = {.frames = 0, .pixels = tiny.pixels};
     int64_t ids[] = {1, 2, 3}, labels[] = {1, 2, 3};
     VlSequence sequence = {3, ids, labels, 0, NULL};
     ids[1] = TINY_VOCABULARY;
     expect_refused(&config, &sequence, VL_INVALID, "position 1 holds id 50");
     ids[1] = -1;
     expect_refused(&config, &sequence, VL_INVALID, "position 1 holds id -1");
-    ids[1] = VL_AUDIO_ID;
-    expect_refused(&config, &sequence, VL_UNSUPPORTED, "<audio>");
     ids[1] = VL_VIDEO_ID;
-    expect_refused(&config, &sequence, VL_INVALID, "frames are given for 0 only");
-    sequence.visuals = 1;
-    sequence.visual = &none;
+    expect_refused(&config, &sequence, VL_INVALID, "frames or sounds are given for 0 only");
+    sequence.media = 1;
+    VlMedium sound = {.rows = 40}, both = {.frames = 1, .rows = 40, .pixels = tiny.pixels};
+    sequence.medium = &sound;
+    ids[1] = VL_AUDIO_ID;
+    expect_refused(&config, &sequence, VL_INVALID, "no audio tower");
+    config.has_audio = true;
+    config.audio.patch_size = 16;
+    sound.rows = 15;
+    expect_refused(&config, &sequence, VL_INVALID, "a sound of 15 rows");
+    sequence.medium = &both;
+    expect_refused(&config, &sequence, VL_INVALID, "1 frames and 40 rows; it has rows only");
+    ids[1] = VL_IMAGE_ID;
+    expect_refused(&config, &sequence, VL_INVALID, "an image has none");
+    ids[1] = VL_VIDEO_ID;
+    sequence.medium = &none;
     expect_refused(&config, &sequence, VL_INVALID, "0 frames");
-    sequence.visual = &two;
+    sequence.medium = &two;
     ids[1] = VL_IMAGE_ID;
     expect_refused(&config, &sequence, VL_INVALID, "2 frames");
     ids[1] = 2;
     expect_refused(&config, &sequence, VL_INVALID, "the ids name 0");
-    sequence.visuals = 0;
+    sequence.media = 0;
     labels[2] = TINY_VOCABULARY;
     expect_refused(&config, &sequence, VL_INVALID, "position 2 has label 50");
     labels[2] = -200;
     expect_refused(&config, &sequence, VL_INVALID, "position 2 has label -200");
     labels[2] = 3;
     ids[1] = VL_VIDEO_ID;
-    sequence.visuals = 1;
+    sequence.media = 1;
     config.has_vision = false;
     expect_refused(&config, &sequence, VL_INVALID, "no vision tower");
 }
@@ -125,6 +179,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_arrays),
         cmocka_unit_test(test_lost_labels),
+        cmocka_unit_test(test_sounds),
         cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -111,13 +111,13 @@ static const int64_t tiny_image_ids[] = {VL_IMAGE_ID, 3, 17, 17, 2};
 static const int64_t tiny_image_labels[] = {-100, -100, 17, 17, 2};
 
 typedef struct TinySequences {
-    VlFrames video, image;
+    VlMedium video, image;
     VlSequence all[3];
 } TinySequences;
 
 static inline void tiny_sequences(const Tiny *tiny, TinySequences *sequences) {
-    sequences->video = (VlFrames){TINY_FRAMES, tiny->pixels};
-    sequences->image = (VlFrames){1, tiny->pixels + 3 * TINY_SIDE * TINY_SIDE};
+    sequences->video = (VlMedium){.frames = TINY_FRAMES, .pixels = tiny->pixels};
+    sequences->image = (VlMedium){.frames = 1, .pixels = tiny->pixels + 3 * TINY_SIDE * TINY_SIDE};
     sequences->all[0] = (VlSequence){8, tiny_text_ids, tiny_text_labels, 0, NULL};
     sequences->all[1] = (VlSequence){7, tiny_video_ids, tiny_video_labels, 1, &sequences->video};
     sequences->all[2] = (VlSequence){5, tiny_image_ids, tiny_image_labels, 1, &sequences->image};
