@@ -1,4 +1,5 @@
 // From sequences to a packed batch: every array of one example, and what is refused.
+#include "model/beats.h"
 #include "tests/model/tiny_model.h"
 
 static void test_arrays(void **state) {
