@@ -67,6 +67,7 @@ VlStatus vl_sequence_tokens(const VlModelConfig *config, const VlSequence *seque
         return vl_error(VL_INVALID, "frames are given for %lld visuals, but the ids name %lld (%d image, %d video)",
                         (long long)sequence->visuals, (long long)visuals, VL_IMAGE_ID, VL_VIDEO_ID);
     }
+    VL_TRY(vl_model_config_check_length(config, total));
     *tokens = total;
     return VL_OK;
 }

@@ -17,6 +17,7 @@
 #include "cli/generate_request.h"
 #include "cli/model_open.h"
 #include "model/generate.h"
+#include "model/generation_config.h"
 
 #define CHECK(expression)                                                            \
     do {                                                                             \
@@ -24,7 +25,8 @@
     } while (0)
 
 static const char *const cases[] = {"mistral_clip_stc", "mistral_clip_image", "mistral_text_only", "conn_linear",
-                                    "conn_mlp2x_gelu",  "conn_stp",           "conn_spatial_conv", "conn_spatial_pool"};
+                                    "conn_mlp2x_gelu",  "conn_stp",           "conn_spatial_conv", "conn_spatial_pool",
+                                    "qwen2_siglip_v35", "qwen2_tied"};
 enum { CASES = sizeof cases / sizeof *cases };
 
 static void case_path(char *out, const char *name, const char *file) {
@@ -149,7 +151,13 @@ static void check_generation(const char *name) {
     case_path(path, name, "generate.json");
     CHECK(vl_generate_request_load(&request, path, vl_vlm_config(open.model)));
     assert_in_range(request.max_new_tokens, 1, 64);
-    VlGenerateOptions generate = {.max_new_tokens = request.max_new_tokens, .top_p = 1};
+    VlGenerationConfig recorded;
+    CHECK(vl_generation_config_load(&recorded, vl_vlm_config(open.model)));
+    VlGenerateOptions generate = {.max_new_tokens = request.max_new_tokens,
+                                  .top_p = 1,
+                                  .repetition_penalty = recorded.repetition_penalty,
+                                  .stops = recorded.stops,
+                                  .stop = recorded.stop};
     CHECK(vl_generate(open.model, &request.prompt, &generate, ids, &count));
     case_path(path, name, "expected_generate.json");
     CHECK(vl_json_load(path, 1 << 20, &expected));
@@ -176,7 +184,7 @@ static void test_generation(void **state) {
         check_generation(cases[i]);
         checked++;
     }
-    assert_true(checked >= 1);
+    assert_int_equal(checked, 3);
 }
 
 static void expect_failure(VlStatus status, const char *text, int count, const char *const *words) {
