@@ -45,7 +45,11 @@ typedef struct VlSafetensorsWriter {
 } VlSafetensorsWriter;
 VlStatus vl_safetensors_create(VlSafetensorsWriter *writer, const char *path);
 VlStatus vl_safetensors_declare(VlSafetensorsWriter *writer, const char *name, VlTensor shape);
+VlStatus vl_safetensors_declare_scalar(VlSafetensorsWriter *writer, const char *name, VlDtype dtype);  // extents []
 VlStatus vl_safetensors_begin(VlSafetensorsWriter *writer);  // writes the header; data starts at a multiple of 8
+// After vl_safetensors_begin, for those who write at offsets themselves (vl_write_sparse into writer->writer.descriptor
+// at header_end + entries[i].offset): the file gets its full size, as a hole, and counts as written.
+VlStatus vl_safetensors_make_hole(VlSafetensorsWriter *writer);
 VlStatus vl_safetensors_write(VlSafetensorsWriter *writer, const void *data, int64_t bytes);
 VlStatus vl_safetensors_commit(VlSafetensorsWriter *writer);  // an error unless all declared bytes were written
 void vl_safetensors_abandon(VlSafetensorsWriter *writer);

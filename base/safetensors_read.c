@@ -4,6 +4,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/safetensors_internal.h"
+#include "base/shard_index.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tensor bytes are read as they stand in the file");
 
@@ -204,7 +205,8 @@ static VlStatus read_file_entries(VlSafetensors *set, int64_t file, int64_t *cap
             goto done;
         }
     }
-    VL_TRY_GOTO(status, check_layout(set->entries + first, set->count - first, reader->size - header_end), done);
+    VlSafetensorsEntry *added = set->entries ? set->entries + first : NULL;  // none in a file without tensors
+    VL_TRY_GOTO(status, check_layout(added, set->count - first, reader->size - header_end), done);
     for (int64_t i = first; i < set->count; i++) set->entries[i].offset += header_end;
 done:
     json_decref(header);
@@ -227,79 +229,21 @@ static VlStatus open_files(VlSafetensors *set, const char *folder, const char *c
 
 // ---- An index and its shards -----------------------------------------------
 
-static int compare_strings(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
-
-// The distinct file names of the weight map, sorted; the strings belong to the map.
-static VlStatus shard_names(const json_t *map, const char ***names, int64_t *count) {
-    const char *tensor;
-    json_t *value;
-    int64_t used = 0;
-    VL_TRY(vl_allocate(names, (int64_t)json_object_size(map), (int64_t)sizeof **names));
-    json_object_foreach((json_t *)map, tensor, value) {
-        const char *file = json_string_value(value);
-        if (!file) return vl_error(VL_FORMAT, "weight_map: the file of '%.200s' is no string", tensor);
-        if (!file[0] || strchr(file, '/') || !strcmp(file, ".") || !strcmp(file, "..")) {
-            return vl_error(VL_FORMAT, "weight_map: '%.200s' is in \"%.200s\", which is no file name inside the folder",
-                            tensor, file);
-        }
-        (*names)[used++] = file;
-    }
-    if (used) qsort(*names, (size_t)used, sizeof **names, compare_strings);
-    *count = used > 0;
-    for (int64_t i = 1; i < used; i++) {
-        if (strcmp((*names)[i], (*names)[*count - 1])) (*names)[(*count)++] = (*names)[i];
-    }
-    return VL_OK;
-}
-
-// Index and shards must tell the same: every tensor once, in the shard that the index names.
-static VlStatus check_index(const VlSafetensors *set, const json_t *map, const char *const *names) {
-    const char *tensor;
-    json_t *value;
-    for (int64_t i = 0; i < set->count; i++) {
-        const VlSafetensorsEntry *entry = &set->entries[i];
-        const char *file = json_string_value(json_object_get(map, entry->name));
-        if (i + 1 < set->count && !strcmp(entry->name, entry[1].name)) {
-            return vl_error(VL_FORMAT, "tensor '%.200s' is in two shards: %s and %s", entry->name, names[entry->file],
-                            names[entry[1].file]);
-        }
-        if (!file) {
-            return vl_error(VL_FORMAT, "tensor '%.200s' of %s is not in the index", entry->name, names[entry->file]);
-        }
-        if (strcmp(file, names[entry->file])) {
-            return vl_error(VL_FORMAT, "tensor '%.200s' is in %s, but the index names %s", entry->name,
-                            names[entry->file], file);
-        }
-    }
-    json_object_foreach((json_t *)map, tensor, value) {
-        if (!vl_safetensors_find(set, tensor)) {
-            return vl_error(VL_FORMAT, "tensor '%.200s' is not in %s, which the index names", tensor,
-                            json_string_value(value));
-        }
-    }
-    return VL_OK;
+static void get_tensor(const void *set, int64_t i, const char **name, int64_t *file) {
+    const VlSafetensorsEntry *entry = &((const VlSafetensors *)set)->entries[i];
+    *name = entry->name;
+    *file = entry->file;
 }
 
 static VlStatus open_index(VlSafetensors *set, const char *path) {
-    VlStatus status;
-    json_t *index = NULL;
-    const char **names = NULL;
-    int64_t count = 0;
+    VlShardIndex index;
     char folder[VL_PATH_MAX];
     VL_TRY(vl_path_folder(folder, path));
-    VL_TRY(vl_json_load(path, VL_SAFETENSORS_HEADER_LIMIT, &index));
-    const json_t *map = json_object_get(index, "weight_map");
-    if (!json_is_object(map)) {
-        VL_TRY_GOTO(status, vl_error(VL_FORMAT, "%s: \"weight_map\" is missing or is no object", path), done);
-    }
-    status = shard_names(map, &names, &count);
-    if (!status) status = open_files(set, folder, names, count);
-    if (!status) status = check_index(set, map, names);
-    if (status) vl_error_context(status, "%s", path);
-done:
-    vl_free(names);
-    json_decref(index);
-    return status;
+    VL_TRY(vl_shard_index_load(&index, path));
+    VlStatus status = open_files(set, folder, index.names, index.files);
+    if (!status) status = vl_shard_index_check(&index, set, set->count, get_tensor);
+    vl_shard_index_free(&index);
+    return status ? vl_error_context(status, "%s", path) : VL_OK;
 }
 
 // ---- Public ----------------------------------------------------------------

@@ -1,5 +1,7 @@
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/json.h"
 #include "base/memory.h"
@@ -28,9 +30,15 @@ VlStatus vl_safetensors_declare(VlSafetensorsWriter *writer, const char *name, V
     return VL_OK;
 }
 
+VlStatus vl_safetensors_declare_scalar(VlSafetensorsWriter *writer, const char *name, VlDtype dtype) {
+    VL_TRY(vl_safetensors_declare(writer, name, vl_tensor(NULL, dtype, 1)));
+    writer->entries[writer->count - 1].scalar = true;
+    return VL_OK;
+}
+
 static json_t *describe_entry(const VlSafetensorsEntry *entry) {
     json_t *shape = json_array();
-    for (int32_t i = 0; shape && i < entry->tensor.dims; i++) {
+    for (int32_t i = 0; shape && !entry->scalar && i < entry->tensor.dims; i++) {
         if (json_array_append_new(shape, json_integer(entry->tensor.dim[i]))) {
             json_decref(shape);
             return NULL;
@@ -94,6 +102,14 @@ VlStatus vl_safetensors_write(VlSafetensorsWriter *writer, const void *data, int
                         (long long)bytes);
     }
     return vl_writer_write(&writer->writer, data, bytes);
+}
+
+VlStatus vl_safetensors_make_hole(VlSafetensorsWriter *writer) {
+    VL_ASSERT(writer->header_end && writer->writer.offset == writer->header_end);
+    if (vl_fault_hit() || ftruncate(writer->writer.descriptor, writer->data_end) != 0)
+        return vl_error(VL_IO, "cannot extend '%s': %s", writer->writer.path, strerror(errno));
+    writer->writer.offset = writer->data_end;
+    return VL_OK;
 }
 
 VlStatus vl_safetensors_commit(VlSafetensorsWriter *writer) {

@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "data/prompt.h"
+#include "data/token_stream.h"
 #include "data/visual.h"
 
 struct VlChat {
@@ -16,8 +17,9 @@ struct VlChat {
     float *pixels;
     int64_t media;
     // The answer that is being made.
-    int64_t *ids, count;
-    int64_t shown;  // bytes of its text that are out already
+    VlTokenStream *stream;
+    VlText answer;
+    int64_t shown;  // bytes of it that are out already
     FILE *file;
 };
 
@@ -49,7 +51,7 @@ static VlStatus read_medium(VlChat *chat, const VlChatOptions *options) {
     VL_TRY(vl_preprocess_load(&visual.config, folder));
     VL_TRY(vl_model_config_check_frames(config, visual.config.height, visual.config.width));
     VL_TRY(choose_aspect(&chat->open->source, options->aspect, &visual.aspect));
-    VL_TRY(vl_visual_read(&visual, path, chat->conversation.modal, &chat->medium.frames, &levels));
+    VL_TRY(vl_visual_read(&visual, path, chat->conversation.modal, &chat->medium.frames, &levels, NULL));
     VlStatus status = VL_NEW(&chat->pixels, chat->medium.frames * 3 * visual.config.height * visual.config.width);
     if (status == VL_OK) vl_preprocess_normalize(&visual.config, levels, chat->medium.frames, chat->pixels);
     vl_free(levels);
@@ -87,63 +89,56 @@ void vl_chat_close(VlChat *chat) {
     if (!chat) return;
     vl_tokenizer_free(chat->tokenizer);
     vl_conversation_free(&chat->conversation);
+    vl_text_free(&chat->answer);
     vl_free(chat->pixels);
     vl_free(chat);
 }
 
-// Writes what is new in the text so far. A character whose last bytes are still to come is held back: it stands as
-// U+FFFD at the end.
-static VlStatus show(VlChat *chat, bool all) {
-    static const char replacement[] = "\xef\xbf\xbd";
-    char *text;
-    int64_t length;
-    VL_TRY(vl_tokenizer_decode(chat->tokenizer, chat->ids, chat->count, true, &text, &length));
-    int64_t ready = length;
-    while (!all && ready >= 3 && memcmp(text + ready - 3, replacement, 3) == 0) ready -= 3;
-    if (ready > chat->shown) {
-        // The answer is stripped, as the reference does it: white space before its first word is not shown.
-        int64_t begin = chat->shown;
-        while (chat->shown == 0 && begin < ready && strchr(" \n\t\r", text[begin])) begin++;
-        fwrite(text + begin, 1, (size_t)(ready - begin), chat->file);
-        fflush(chat->file);
-        if (begin < ready) chat->shown = ready;
-    }
-    vl_free(text);
-    return VL_OK;
+// Writes what is new in the answer. It is stripped, as the reference does it: white space before the first word is not
+// shown, and white space at the end waits for a word behind it.
+static VlStatus show(VlChat *chat, VlSpan piece) {
+    VL_TRY(vl_text_append(&chat->answer, piece));
+    const char *text = chat->answer.data;
+    VlSpan stripped = vl_span_strip(vl_text_span(&chat->answer));
+    int64_t begin = stripped.data - text, end = begin + stripped.length;
+    if (begin < chat->shown) begin = chat->shown;
+    if (begin >= end) return VL_OK;
+    fwrite(text + begin, 1, (size_t)(end - begin), chat->file);
+    chat->shown = end;
+    return fflush(chat->file) == 0 ? VL_OK : vl_error(VL_IO, "standard output cannot be written");
 }
 
 static VlStatus hear(void *user, int64_t id) {
     VlChat *chat = user;
-    chat->ids[chat->count++] = id;
-    return show(chat, false);
+    VlSpan piece;
+    VL_TRY(vl_token_stream_push(chat->stream, id, &piece));
+    return show(chat, piece);
+}
+
+static VlStatus hear_end(VlChat *chat) {
+    VlSpan rest;
+    VL_TRY(vl_token_stream_finish(chat->stream, &rest));
+    VL_TRY(show(chat, rest));
+    fputc('\n', chat->file);
+    return fflush(chat->file) == 0 ? VL_OK : vl_error(VL_IO, "standard output cannot be written");
 }
 
 static VlStatus answer(VlChat *chat, const VlPrompt *prompt, const VlGenerateOptions *generate, int64_t *made) {
     VlSequence sequence = {
         .tokens = prompt->input_ids.count, .ids = prompt->input_ids.ids, .media = chat->media, .medium = &chat->medium};
     VlGenerateOptions options = *generate;
-    int64_t count;
-    int64_t eos = vl_tokenizer_eos(chat->tokenizer);
-    if (options.stops == 0 && eos >= 0) {  // config.json names none
-        options.stops = 1;
-        options.stop = &eos;
-    }
+    int64_t count, stop[VL_MOST_STOPS + 1], eos = vl_tokenizer_eos(chat->tokenizer);
+    // The tokenizer's end of sequence ends an answer too, as in the reference.
+    for (int64_t i = 0; i < options.stops; i++) stop[i] = options.stop[i];
+    if (eos >= 0) stop[options.stops++] = eos;
+    options.stop = stop;
     options.token = hear;
     options.user = chat;
-    chat->count = chat->shown = 0;
-    VL_TRY(vl_generate(chat->open->model, &sequence, &options, made, &count));
-    VL_TRY(show(chat, true));
-    fputc('\n', chat->file);
-    return fflush(chat->file) == 0 ? VL_OK : vl_error(VL_IO, "standard output cannot be written");
-}
-
-static VlStatus remember(VlChat *chat) {
-    char *text;
-    int64_t length;
-    VL_TRY(vl_tokenizer_decode(chat->tokenizer, chat->ids, chat->count, true, &text, &length));
-    VlStatus status =
-        vl_conversation_append(&chat->conversation, VL_ROLE_ASSISTANT, vl_span_strip(vl_span(text, length)));
-    vl_free(text);
+    chat->answer.length = chat->shown = 0;
+    VL_TRY(vl_token_stream_open(&chat->stream, chat->tokenizer, true));
+    VlStatus status = vl_generate(chat->open->model, &sequence, &options, made, &count);
+    if (status == VL_OK) status = hear_end(chat);
+    vl_token_stream_close(chat->stream);
     return status;
 }
 
@@ -154,12 +149,12 @@ VlStatus vl_chat_ask(VlChat *chat, const char *question, const VlGenerateOptions
     VL_TRY(vl_conversation_append(&chat->conversation, VL_ROLE_USER, vl_span_string(question)));
     VlStatus status = vl_prompt_make(chat->tokenizer, &chat->rules, &chat->conversation, &prompt);
     if (status == VL_OK) status = VL_NEW(&made, generate->max_new_tokens);
-    if (status == VL_OK) status = VL_NEW(&chat->ids, generate->max_new_tokens);
     if (status == VL_OK) status = answer(chat, &prompt, generate, made);
-    if (status == VL_OK) status = remember(chat);
+    if (status == VL_OK) {
+        status = vl_conversation_append(&chat->conversation, VL_ROLE_ASSISTANT,
+                                        vl_span_strip(vl_text_span(&chat->answer)));
+    }
     vl_prompt_free(&prompt);
     vl_free(made);
-    vl_free(chat->ids);
-    chat->ids = NULL;
     return status;
 }

@@ -112,7 +112,8 @@ static VlStatus bench_data(int argc, char **argv) {
     const char *aspect = "pad";
     bool json = false, help;
     VlOption option[] = {
-        {"video", VL_OPTION_STRING, &options.video, "FILE", "the video that is decoded again and again", true},
+        {"video", VL_OPTION_STRING, &options.video, "FILE", "the video that is decoded again and again", false},
+        {"audio", VL_OPTION_STRING, &options.audio, "FILE", "in its place: the sound file that is read", false},
         {"frames", VL_OPTION_INT64, &options.frames, "N", "frames sampled from it (8)", false},
         {"image-size", VL_OPTION_INT64, &options.image_size, "N", "side of the preprocessed frames (336)", false},
         {"aspect", VL_OPTION_STRING, &aspect, "pad|none", "pad to a square or crop the centre (pad)", false},

@@ -8,6 +8,7 @@
 #include "cli/generate_request.h"
 #include "cli/model_open.h"
 #include "model/generate.h"
+#include "model/generation_config.h"
 
 enum { DEFAULT_NEW_TOKENS = 512, MOST_NEW_TOKENS = 1 << 20 };
 
@@ -27,7 +28,7 @@ static VlStatus print_ids(const int64_t *ids, int64_t count) {
     return fflush(stdout) == 0 ? VL_OK : vl_error(VL_IO, "standard output cannot be written");
 }
 
-static VlStatus generate_options(const Settings *settings, const int64_t *eos, int64_t max_new_tokens,
+static VlStatus generate_options(const Settings *settings, const VlGenerationConfig *recorded, int64_t max_new_tokens,
                                  VlGenerateOptions *options) {
     if (max_new_tokens < 1 || max_new_tokens > MOST_NEW_TOKENS) {
         return vl_error(VL_INVALID, "max_new_tokens is %lld: give 1 to %d", (long long)max_new_tokens, MOST_NEW_TOKENS);
@@ -35,9 +36,11 @@ static VlStatus generate_options(const Settings *settings, const int64_t *eos, i
     *options = (VlGenerateOptions){.max_new_tokens = max_new_tokens,
                                    .temperature = settings->temperature,
                                    .top_p = settings->top_p,
+                                   .top_k = recorded->top_k,
                                    .seed = (uint64_t)settings->seed,
-                                   .stops = *eos >= 0 ? 1 : 0,
-                                   .stop = eos};
+                                   .repetition_penalty = recorded->repetition_penalty,
+                                   .stops = recorded->stops,
+                                   .stop = recorded->stop};
     return VL_OK;
 }
 
@@ -45,11 +48,13 @@ static VlStatus generate_options(const Settings *settings, const int64_t *eos, i
 static VlStatus answer_request(const VlOpenModel *open, const Settings *settings) {
     VlGenerateRequest request;
     VlGenerateOptions options;
-    int64_t eos = vl_vlm_config(open->model)->eos, *ids = NULL, count, most = settings->max_new_tokens;
+    VlGenerationConfig recorded;
+    int64_t *ids = NULL, count, most = settings->max_new_tokens;
+    VL_TRY(vl_generation_config_load(&recorded, vl_vlm_config(open->model)));
     VL_TRY(vl_generate_request_load(&request, settings->input, vl_vlm_config(open->model)));
     if (most == VL_NOT_GIVEN) most = request.max_new_tokens;
     if (most == VL_NOT_GIVEN) most = DEFAULT_NEW_TOKENS;
-    VlStatus status = generate_options(settings, &eos, most, &options);
+    VlStatus status = generate_options(settings, &recorded, most, &options);
     if (status == VL_OK) status = VL_NEW(&ids, most);
     if (status == VL_OK) status = vl_generate(open->model, &request.prompt, &options, ids, &count);
     if (status == VL_OK) status = print_ids(ids, count);
@@ -62,8 +67,9 @@ static VlStatus answer_request(const VlOpenModel *open, const Settings *settings
 static VlStatus answer_text(const VlOpenModel *open, const Settings *settings) {
     VlGenerateOptions options;
     VlChat *chat;
-    int64_t eos = vl_vlm_config(open->model)->eos;
-    VL_TRY(generate_options(settings, &eos,
+    VlGenerationConfig recorded;
+    VL_TRY(vl_generation_config_load(&recorded, vl_vlm_config(open->model)));
+    VL_TRY(generate_options(settings, &recorded,
                             settings->max_new_tokens == VL_NOT_GIVEN ? DEFAULT_NEW_TOKENS : settings->max_new_tokens,
                             &options));
     VL_TRY(vl_chat_open(&chat, open, &settings->chat));

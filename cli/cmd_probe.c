@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "cli/commands.h"
+#include "cli/probe_audio.h"
 #include "cli/probe_media.h"
 #include "cli/probe_text.h"
 
@@ -11,6 +12,7 @@ static const struct {
 } probes[] = {
     {"tokenize", vl_probe_tokenize}, {"detokenize", vl_probe_detokenize}, {"prompt", vl_probe_prompt},
     {"frames", vl_probe_frames},     {"image", vl_probe_image},           {"video", vl_probe_video},
+    {"audio", vl_probe_audio},
 };
 enum { PROBES = sizeof probes / sizeof probes[0] };
 
@@ -27,6 +29,7 @@ VlStatus vl_cmd_probe(int argc, char **argv) {
         if (strcmp(argv[0], names[i]) == 0) return probes[i].run(argc - 1, argv + 1);
     }
     const char *nearest = argc > 0 ? vl_nearest_word(argv[0], names, PROBES) : NULL;
-    return vl_error(VL_USAGE, "vl2 probe: '%s' is none of tokenize, detokenize, prompt, frames, image, video%s%s",
+    return vl_error(VL_USAGE,
+                    "vl2 probe: '%s' is none of tokenize, detokenize, prompt, frames, image, video, audio%s%s",
                     argc > 0 ? argv[0] : "", nearest ? "; nearest: " : "", nearest ? nearest : "");
 }

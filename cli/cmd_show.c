@@ -41,9 +41,12 @@ VlStatus vl_cmd_show(int argc, char **argv) {
         {"mode", VL_OPTION_STRING, &mode, "MODE", "train-plain or train-sft (train-sft)", false},
         {"max-tokens", VL_OPTION_INT64, &rules.max_tokens, "N", "cut as data.max_tokens does (not cut)", false}};
     const VlCommand command = {
-        "show",    "One packed sample as training sees it: text with the masked span marked, ids, labels, sizes.",
-        "SHARD N", 2,
-        2,         sizeof option / sizeof *option,
+        "show",
+        "One packed sample as training sees it: text with the masked span marked, ids, labels, frames, sizes.",
+        "SHARD N",
+        2,
+        2,
+        sizeof option / sizeof *option,
         option};
     VL_TRY(vl_options_parse(&command, argc, argv, &positional, &help));
     if (help) return VL_OK;

@@ -12,6 +12,7 @@ VlStatus vl_cmd_pack(int argc, char **argv);
 VlStatus vl_cmd_plan(int argc, char **argv);
 VlStatus vl_cmd_generate(int argc, char **argv);
 VlStatus vl_cmd_parity(int argc, char **argv);
+VlStatus vl_cmd_convert(int argc, char **argv);
 VlStatus vl_cmd_info(int argc, char **argv);
 VlStatus vl_cmd_show(int argc, char **argv);
 VlStatus vl_cmd_probe(int argc, char **argv);

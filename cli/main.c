@@ -24,6 +24,7 @@ static const Command commands[] = {
     {"train", "one stage of the recipe; under mpirun on several ranks", NULL, vl_cmd_train},
     {"generate", "answer a question about a video, a picture or a text", vl_cmd_generate, NULL},
     {"parity", "logits, loss, features and gradients, to hold against a reference", vl_cmd_parity, NULL},
+    {"convert", "Hugging Face layout <-> checkpoint, and one model from parts", vl_cmd_convert, NULL},
     {"info", "what a model folder, checkpoint, run or shard holds", vl_cmd_info, NULL},
     {"show", "one packed sample as training sees it", vl_cmd_show, NULL},
     {"probe", "one step of preprocessing, seen from outside", vl_cmd_probe, NULL},
@@ -96,14 +97,18 @@ static int run_on_ranks(const Command *command, int argc, char **argv) {
 }
 
 // Threads that wait for one another by spinning slow a run down many times over as soon as anything else wants the
-// processor. The OpenMP library reads its policy when it is loaded: so set it, unless the user has, and begin again.
-static void wait_passively(char **argv) {
+// processor; threads that sleep at once wait for the kernel a thousand times a step. So they spin for as long as being
+// woken takes, some 100 us, then sleep. The OpenMP library reads its policy when it is loaded: so set it, unless the
+// user has, and begin again.
+static void wait_briefly(char **argv) {
     if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT")) return;
-    if (setenv("OMP_WAIT_POLICY", "passive", 1) == 0) execv("/proc/self/exe", argv);
+    if (setenv("OMP_WAIT_POLICY", "passive", 1) == 0 && setenv("GOMP_SPINCOUNT", "3000", 1) == 0) {
+        execv("/proc/self/exe", argv);
+    }
 }
 
 int main(int argc, char **argv) {
-    wait_passively(argv);
+    wait_briefly(argv);
     const char *fault = getenv("VL2_FAULT");
     if (fault) vl_fault_arm(strtoll(fault, NULL, 10));
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {

@@ -1,6 +1,8 @@
 # Libraries of the system, each behind one target named vl_*.
 find_package(Threads REQUIRED)
-find_package(OpenMP REQUIRED COMPONENTS C)
+if(NOT VL_FUZZ) # clang has its own OpenMP, which the fuzz targets do not need
+  find_package(OpenMP REQUIRED COMPONENTS C)
+endif()
 find_package(PkgConfig REQUIRED)
 
 function(vl_package target module)
@@ -11,6 +13,7 @@ endfunction()
 
 vl_package(vl_jansson jansson)
 vl_package(vl_yaml yaml-0.1)
+vl_package(vl_zlib zlib)
 vl_package(vl_zstd libzstd)
 vl_package(vl_pcre2 libpcre2-8)
 vl_package(vl_utf8proc libutf8proc)

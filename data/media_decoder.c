@@ -17,10 +17,10 @@
 #include "base/memory.h"
 #include "data/media_ffmpeg.h"
 
-// Containers that hold videos. Playlists, which name other files, pictures and texts are left out on purpose.
+// Containers that hold videos or sounds. Playlists, which name other files, pictures and texts are left out on purpose.
 static const char *const CONTAINERS =
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,m4v,h264,hevc,ivf,rm,dv,mjpeg,mxf,"
-    "nut,wtv,yuv4mpegpipe,obu,av1,vc1,swf";
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,m4v,h264,hevc,ivf,rm,dv,mjpeg,mxf,"
+    "nut,wtv,yuv4mpegpipe,obu,av1,vc1,swf,wav,w64,flac,mp3,aac,aiff,au,caf,amr,ac3,eac3";
 
 enum { FRAME_THREADS_UP_TO_PIXELS = 3840 * 2160 };
 
@@ -54,7 +54,9 @@ void vl_decoder_close(VlDecoder *decoder) {
     *decoder = (VlDecoder){0};
 }
 
-static VlStatus open_container(VlDecoder *decoder) {
+static const char *medium(const VlDecoder *decoder) { return decoder->type == AVMEDIA_TYPE_AUDIO ? "sound" : "video"; }
+
+static VlStatus open_container(VlDecoder *decoder, bool sound_file) {
     char url[VL_PATH_MAX + 8];
     snprintf(url, sizeof url, "file:%s", decoder->path);  // so that no path is taken for another protocol
     decoder->format = avformat_alloc_context();
@@ -62,10 +64,11 @@ static VlStatus open_container(VlDecoder *decoder) {
     decoder->format->interrupt_callback = (AVIOInterruptCB){interrupt, decoder};
     decoder->format->format_whitelist = av_strdup(CONTAINERS);
     decoder->format->protocol_whitelist = av_strdup("file");
+    if (sound_file) decoder->format->max_probe_packets = 1;  // no search for other codecs inside of PCM: it is slow
     int code = avformat_open_input(&decoder->format, url, NULL, NULL);
     if (code < 0) {
         VL_TRY(vl_media_check_deadline(decoder->path, decoder->deadline));
-        return vl_ffmpeg_error(code, "%s: no video can be read", decoder->path);
+        return vl_ffmpeg_error(code, "%s: no %s can be read", decoder->path, medium(decoder));
     }
     return VL_OK;
 }
@@ -83,29 +86,63 @@ static VlStatus find_streams(VlDecoder *decoder) {
     for (unsigned i = 0; i < streams; i++) av_dict_free(&each[i]);
     vl_free(each);
     VL_TRY(vl_media_check_deadline(decoder->path, decoder->deadline));
-    if (code < 0) return vl_ffmpeg_error(code, "%s: no video can be read", decoder->path);
+    if (code < 0) return vl_ffmpeg_error(code, "%s: no %s can be read", decoder->path, medium(decoder));
     return VL_OK;
 }
 
-static VlStatus open_codec(VlDecoder *decoder) {
-    const AVCodec *codec = NULL;
-    int index = av_find_best_stream(decoder->format, AVMEDIA_TYPE_VIDEO, -1, -1, &codec, 0);
+// The decoder to use is left in *codec.
+static VlStatus choose_picture(VlDecoder *decoder, const AVCodec **codec) {
+    int index = av_find_best_stream(decoder->format, AVMEDIA_TYPE_VIDEO, -1, -1, codec, 0);
     if (index == AVERROR_DECODER_NOT_FOUND) {
         return vl_error(VL_UNSUPPORTED, "%s: FFmpeg has no decoder for its video", decoder->path);
     }
     if (index < 0 || (decoder->format->streams[index]->disposition & AV_DISPOSITION_ATTACHED_PIC)) {
         return vl_error(VL_FORMAT, "%s: holds no video", decoder->path);
     }
-    for (unsigned i = 0; i < decoder->format->nb_streams; i++) {
-        if ((int)i != index) decoder->format->streams[i]->discard = AVDISCARD_ALL;
-    }
     decoder->stream = decoder->format->streams[index];
     const AVCodecParameters *parameters = decoder->stream->codecpar;
-    int64_t pixels = (int64_t)parameters->width * parameters->height;
-    if (pixels > decoder->options.max_frame_pixels) {
+    if ((int64_t)parameters->width * parameters->height > decoder->options.max_frame_pixels) {
         return vl_error(VL_INVALID, "%s: a frame of %d x %d pixels is over the limit of %lld pixels", decoder->path,
                         parameters->width, parameters->height, (long long)decoder->options.max_frame_pixels);
     }
+    return VL_OK;
+}
+
+static const AVCodec *preferred_decoder(enum AVCodecID id, bool sound_file) {
+    const AVCodec *codec = sound_file && id == AV_CODEC_ID_OPUS ? avcodec_find_decoder_by_name("libopus") : NULL;
+    return codec ? codec : avcodec_find_decoder(id);
+}
+
+// The sound track that the ffmpeg program takes: one that holds something before others, then a default one, then the
+// one with the most channels. decoder->stream stays NULL where there is none that FFmpeg can decode.
+static void choose_sound(VlDecoder *decoder, bool sound_file, const AVCodec **codec) {
+    int64_t best = -1;
+    for (unsigned i = 0; i < decoder->format->nb_streams; i++) {
+        AVStream *stream = decoder->format->streams[i];
+        if (stream->codecpar->codec_type != AVMEDIA_TYPE_AUDIO) continue;
+        const AVCodec *found = preferred_decoder(stream->codecpar->codec_id, sound_file);
+        int64_t score = stream->codecpar->ch_layout.nb_channels;
+        if (stream->event_flags & AVSTREAM_EVENT_FLAG_NEW_PACKETS) score += 100000000;
+        if (stream->disposition & AV_DISPOSITION_DEFAULT) score += 5000000;
+        if (!found || score <= best) continue;
+        best = score;
+        decoder->stream = stream;
+        *codec = found;
+    }
+}
+
+// Decoders are to notice what they can. H.264 and HEVC mark the frames that they repair by themselves, and would refuse
+// good frames for messages beside them that are written badly; the others have to be told to give up.
+static int error_recognition(enum AVCodecID codec) {
+    int notice = AV_EF_CRCCHECK | AV_EF_BITSTREAM | AV_EF_BUFFER;
+    return codec == AV_CODEC_ID_H264 || codec == AV_CODEC_ID_HEVC ? notice : notice | AV_EF_EXPLODE;
+}
+
+static VlStatus open_codec(VlDecoder *decoder, const AVCodec *codec) {
+    for (unsigned i = 0; i < decoder->format->nb_streams; i++) {
+        if (decoder->format->streams[i] != decoder->stream) decoder->format->streams[i]->discard = AVDISCARD_ALL;
+    }
+    const AVCodecParameters *parameters = decoder->stream->codecpar;
     decoder->codec = avcodec_alloc_context3(codec);
     decoder->packet = av_packet_alloc();
     decoder->frame = av_frame_alloc();
@@ -115,27 +152,56 @@ static VlStatus open_codec(VlDecoder *decoder) {
     int code = avcodec_parameters_to_context(decoder->codec, parameters);
     if (code >= 0) {
         decoder->codec->pkt_timebase = decoder->stream->time_base;
+        decoder->codec->request_sample_fmt = AV_SAMPLE_FMT_FLT;  // where a decoder has a choice: not rounded to 16 bits
         decoder->codec->max_pixels = decoder->options.max_frame_pixels + VL_ALIGNMENT_PIXELS;
         decoder->codec->thread_count = decoder->options.threads > 1 ? decoder->options.threads : 1;
-        if (pixels > FRAME_THREADS_UP_TO_PIXELS) decoder->codec->thread_type = FF_THREAD_SLICE;  // bounds the memory
+        bool large = (int64_t)parameters->width * parameters->height > FRAME_THREADS_UP_TO_PIXELS;
+        if (large) decoder->codec->thread_type = FF_THREAD_SLICE;  // bounds the memory
+        if (decoder->type == AVMEDIA_TYPE_VIDEO) decoder->codec->err_recognition = error_recognition(codec->id);
         code = avcodec_open2(decoder->codec, codec, NULL);
     }
     if (code < 0) return vl_ffmpeg_error(code, "%s: cannot open the decoder %s", decoder->path, codec->name);
     return VL_OK;
 }
 
-VlStatus vl_decoder_open(VlDecoder *decoder, const char *path, const VlMediaOptions *options, double deadline) {
-    *decoder = (VlDecoder){.path = path, .options = *options, .deadline = deadline};
+static VlStatus open_decoder(VlDecoder *decoder, bool sound_file) {
+    const char *path = decoder->path;
+    const AVCodec *codec = NULL;
     vl_ffmpeg_silence();
     VlStatus status;
     VL_TRY_GOTO(status, vl_media_check_file(path), failed);
-    VL_TRY_GOTO(status, open_container(decoder), failed);
+    VL_TRY_GOTO(status, open_container(decoder, sound_file), failed);
     VL_TRY_GOTO(status, find_streams(decoder), failed);
-    VL_TRY_GOTO(status, open_codec(decoder), failed);
+    if (decoder->type == AVMEDIA_TYPE_VIDEO) VL_TRY_GOTO(status, choose_picture(decoder, &codec), failed);
+    if (decoder->type == AVMEDIA_TYPE_AUDIO) choose_sound(decoder, sound_file, &codec);
+    if (decoder->stream) VL_TRY_GOTO(status, open_codec(decoder, codec), failed);
     return VL_OK;
 failed:
     vl_decoder_close(decoder);
     return status;
+}
+
+VlStatus vl_decoder_open(VlDecoder *decoder, const char *path, const VlMediaOptions *options, double deadline) {
+    *decoder = (VlDecoder){.path = path, .type = AVMEDIA_TYPE_VIDEO, .options = *options, .deadline = deadline};
+    return open_decoder(decoder, false);
+}
+
+VlStatus vl_decoder_open_sound(VlDecoder *decoder, const char *path, const VlMediaOptions *options, double deadline,
+                               bool sound_file) {
+    *decoder = (VlDecoder){.path = path, .type = AVMEDIA_TYPE_AUDIO, .options = *options, .deadline = deadline};
+    return open_decoder(decoder, sound_file);
+}
+
+static void note_packet(VlDecoder *decoder) {
+    const AVPacket *packet = decoder->packet;
+    if (decoder->packets++ == 0) decoder->first_pts = packet->pts;
+    decoder->last_bytes = packet->size;
+    memset(decoder->last_head, 0, sizeof decoder->last_head);
+    for (int i = 0; i < packet->size && i < (int)sizeof decoder->last_head; i++)
+        decoder->last_head[i] = packet->data[i];
+    if (packet->pts == AV_NOPTS_VALUE) return;
+    int64_t end = packet->pts + packet->duration;
+    if (decoder->packets == 1 || end > decoder->packets_end) decoder->packets_end = end;
 }
 
 VlStatus vl_decoder_read_packet(VlDecoder *decoder, bool *end) {
@@ -156,7 +222,7 @@ VlStatus vl_decoder_read_packet(VlDecoder *decoder, bool *end) {
                                    (long long)decoder->packets);
         }
         if (decoder->packet->stream_index == decoder->stream->index) {
-            if (decoder->packets++ == 0) decoder->first_pts = decoder->packet->pts;
+            note_packet(decoder);
             return VL_OK;
         }
     }
@@ -214,7 +280,7 @@ bool vl_decoder_seek(VlDecoder *decoder, int64_t time) {
     if (av_seek_frame(decoder->format, decoder->stream->index, time, AVSEEK_FLAG_BACKWARD) < 0) return false;
     avcodec_flush_buffers(decoder->codec);
     decoder->draining = decoder->damaged = false;
-    decoder->packets = decoder->frames = decoder->lost = 0;
+    decoder->packets = decoder->packets_end = decoder->frames = decoder->lost = 0;
     return true;
 }
 

@@ -13,13 +13,14 @@
 #include "data/media_decoder.h"
 #include "data/media_ffmpeg.h"
 #include "data/media_jpeg.h"
+#include "data/media_webp.h"
 
 enum {
     MAX_FILE_BYTES = 450 << 20,
     MEMORY_LIMIT = 1000 << 20  // of a decode as a whole: the file, the decoder's picture and ours
 };
 
-typedef enum Container { JPEG, GIF, ONE_PACKET } Container;
+typedef enum Container { JPEG, GIF, WEBP, TIFF, ONE_PACKET } Container;
 
 typedef struct Signature {
     const char *bytes;
@@ -31,9 +32,9 @@ typedef struct Signature {
 // What a picture file begins with.
 static const Signature signatures[] = {
     {"\xff\xd8\xff", 3, 0, JPEG, AV_CODEC_ID_NONE}, {"\x89PNG\r\n\x1a\n", 8, 0, ONE_PACKET, AV_CODEC_ID_PNG},
-    {"GIF8", 4, 0, GIF, AV_CODEC_ID_GIF},           {"WEBP", 4, 8, ONE_PACKET, AV_CODEC_ID_WEBP},
-    {"BM", 2, 0, ONE_PACKET, AV_CODEC_ID_BMP},      {"II*\0", 4, 0, ONE_PACKET, AV_CODEC_ID_TIFF},
-    {"MM\0*", 4, 0, ONE_PACKET, AV_CODEC_ID_TIFF},  {"P1", 2, 0, ONE_PACKET, AV_CODEC_ID_PBM},
+    {"GIF8", 4, 0, GIF, AV_CODEC_ID_GIF},           {"WEBP", 4, 8, WEBP, AV_CODEC_ID_WEBP},
+    {"BM", 2, 0, ONE_PACKET, AV_CODEC_ID_BMP},      {"II*\0", 4, 0, TIFF, AV_CODEC_ID_TIFF},
+    {"MM\0*", 4, 0, TIFF, AV_CODEC_ID_TIFF},        {"P1", 2, 0, ONE_PACKET, AV_CODEC_ID_PBM},
     {"P4", 2, 0, ONE_PACKET, AV_CODEC_ID_PBM},      {"P2", 2, 0, ONE_PACKET, AV_CODEC_ID_PGM},
     {"P5", 2, 0, ONE_PACKET, AV_CODEC_ID_PGM},      {"P3", 2, 0, ONE_PACKET, AV_CODEC_ID_PPM},
     {"P6", 2, 0, ONE_PACKET, AV_CODEC_ID_PPM},
@@ -95,6 +96,21 @@ static void copy_wide_gray(const AVFrame *frame, VlImage *image) {
         uint8_t *to = image->pixels + y * image->width * 3;
         for (int64_t x = 0; x < image->width; x++, from += 2, to += 3) {
             to[0] = to[1] = to[2] = from[1 - low] ? 255 : from[low];
+        }
+    }
+}
+
+// 5 bits a channel (green 6 in RGB565), each stretched to 8 as Pillow does it.
+static void copy_packed(const AVFrame *frame, VlImage *image) {
+    int green = frame->format == AV_PIX_FMT_RGB565LE ? 63 : 31, shift = green == 63 ? 11 : 10;
+    for (int64_t y = 0; y < image->height; y++) {
+        const uint8_t *from = frame->data[0] + y * frame->linesize[0];
+        uint8_t *to = image->pixels + y * image->width * 3;
+        for (int64_t x = 0; x < image->width; x++, from += 2, to += 3) {
+            int value = AV_RL16(from);
+            to[0] = (uint8_t)((value >> shift & 31) * 255 / 31);
+            to[1] = (uint8_t)((value >> 5 & green) * 255 / green);
+            to[2] = (uint8_t)((value & 31) * 255 / 31);
         }
     }
 }
@@ -170,6 +186,8 @@ static VlStatus rgb_from_frame(const char *path, const AVFrame *frame, bool webp
     case AV_PIX_FMT_PAL8: copy_palette(frame, image); return VL_OK;
     case AV_PIX_FMT_GRAY16BE:
     case AV_PIX_FMT_GRAY16LE: copy_wide_gray(frame, image); return VL_OK;
+    case AV_PIX_FMT_RGB555LE:
+    case AV_PIX_FMT_RGB565LE: copy_packed(frame, image); return VL_OK;
     case AV_PIX_FMT_MONOBLACK:
     case AV_PIX_FMT_MONOWHITE: copy_bits(frame, image); return VL_OK;
     case AV_PIX_FMT_YUV420P:
@@ -270,6 +288,57 @@ static VlStatus read_gif(const char *path, const VlMediaOptions *options, VlImag
     return status;
 }
 
+// An animated file counts as its first picture, on the file's canvas.
+static VlStatus read_webp(const char *path, const Signature *signature, const char *data, int64_t size,
+                          const VlMediaOptions *options, VlImage *image) {
+    VlWebpFirst first;
+    VlImage picture = {0};
+    int64_t limit = most_pixels(options, 2 * size, 3 + 4 + 3);
+    VlStatus status = vl_webp_first(&first, path, (const uint8_t *)data, size);
+    if (!status && !first.file) return decode_file(path, signature, data, size, options, image);
+    if (!status && first.canvas_width * first.canvas_height > limit) {
+        status = vl_error(VL_INVALID, "%s: a picture over the limit of %lld pixels", path, (long long)limit);
+    }
+    if (!status) status = decode_file(path, signature, (const char *)first.file, first.size, options, &picture);
+    if (!status && (picture.width != first.width || picture.height != first.height)) {
+        status = vl_error(VL_FORMAT, "%s: damaged WebP: its first picture has another size than it announces", path);
+    }
+    if (!status) status = vl_image_allocate(image, first.canvas_height, first.canvas_width);
+    for (int64_t y = 0; !status && y < picture.height; y++) {
+        memcpy(image->pixels + ((first.top + y) * image->width + first.left) * 3,
+               picture.pixels + y * picture.width * 3, (size_t)(3 * picture.width));
+    }
+    vl_image_free(&picture);
+    vl_free(first.file);
+    return status;
+}
+
+// The value of a tag in the first directory of a TIFF file (a short or the first of several); 0: it is not there.
+static int tiff_tag(const uint8_t *data, int64_t size, int tag) {
+    enum { HEADER = 8, ENTRY = 12 };
+    bool little = data[0] == 'I';
+    if (size < HEADER) return 0;
+    int64_t at = little ? AV_RL32(data + 4) : AV_RB32(data + 4);
+    if (at + 2 > size) return 0;
+    int entries = little ? AV_RL16(data + at) : AV_RB16(data + at);
+    for (at += 2; entries-- > 0 && at + ENTRY <= size; at += ENTRY) {
+        int found = little ? AV_RL16(data + at) : AV_RB16(data + at);
+        if (found == tag) return little ? AV_RL16(data + at + 8) : AV_RB16(data + at + 8);
+    }
+    return 0;
+}
+
+// FFmpeg takes the colours of JPEG inside TIFF for others than they are.
+static VlStatus read_tiff(const char *path, const Signature *signature, const char *data, int64_t size,
+                          const VlMediaOptions *options, VlImage *image) {
+    enum { COMPRESSION = 259, OLD_JPEG = 6, NEW_JPEG = 7 };
+    int compression = tiff_tag((const uint8_t *)data, size, COMPRESSION);
+    if (compression == OLD_JPEG || compression == NEW_JPEG) {
+        return vl_error(VL_UNSUPPORTED, "%s: a TIFF file that holds a JPEG: store it as JPEG or PNG", path);
+    }
+    return decode_file(path, signature, data, size, options, image);
+}
+
 VlStatus vl_image_read(const char *path, const VlMediaOptions *options, VlImage *image) {
     char *data = NULL;
     int64_t size = 0;
@@ -284,6 +353,10 @@ VlStatus vl_image_read(const char *path, const VlMediaOptions *options, VlImage 
         status = vl_jpeg_decode(path, (const uint8_t *)data, size, options, image);
     } else if (signature->container == GIF) {
         status = read_gif(path, options, image);
+    } else if (signature->container == WEBP) {
+        status = read_webp(path, signature, data, size, options, image);
+    } else if (signature->container == TIFF) {
+        status = read_tiff(path, signature, data, size, options, image);
     } else {
         status = decode_file(path, signature, data, size, options, image);
     }

@@ -4,6 +4,7 @@
 #include <stddef.h>
 
 #include "data/media.h"
+#include "data/media_audio.h"
 #include "data/media_write.h"
 
 static VlStatus refuse(const char *path) {
@@ -48,6 +49,21 @@ void vl_video_close(VlVideo *video) { (void)video; }
 VlStatus vl_video_read(VlVideo *video, const int64_t *indices, int64_t count, VlFrameSink sink, void *user) {
     (void)video, (void)indices, (void)count, (void)sink, (void)user;
     return refuse("video");
+}
+
+VlStatus vl_sound_read_file(const char *path, const VlMediaOptions *options, const VlSoundWindow *window,
+                            double **samples, int64_t *rate) {
+    (void)options, (void)window;
+    *samples = NULL;
+    *rate = 0;
+    return refuse(path);
+}
+
+VlStatus vl_sound_read_track(const char *path, const VlMediaOptions *options, int16_t **samples, int64_t *count) {
+    (void)options;
+    *samples = NULL;
+    *count = 0;
+    return refuse(path);
 }
 
 #endif

@@ -7,8 +7,10 @@
 #include "base/files.h"
 #include "base/memory.h"
 #include "data/media.h"
+#include "data/media_complete.h"
 #include "data/media_decoder.h"
-#include "data/media_ebml.h"
+#include "data/media_gif.h"
+#include "data/media_webp.h"
 
 static const double GIF_FPS = 25.0, FOLDER_FPS = 3.0;
 
@@ -28,6 +30,7 @@ struct VlVideo {
     double deadline;
     char *path;
     char **names;  // of a folder: info.count pictures
+    VlGif *gif;
     VlDecoder decoder;
     VlImage frame;
     double seconds;  // of `frame`
@@ -90,12 +93,15 @@ static bool has_trusted_packets(const VlDecoder *decoder) {
 // Reads all packets. A header that promises more than the file holds is the sign of a cut file.
 static VlStatus index_packets(VlVideo *video) {
     VlDecoder *decoder = &video->decoder;
+    bool cut = false;
     video->indexed = has_trusted_packets(decoder);
     for (bool end;;) {
         VL_TRY(vl_decoder_read_packet(decoder, &end));
         if (end) break;
         VL_TRY(note_packet(video));
+        cut = (decoder->packet->flags & AV_PKT_FLAG_CORRUPT) != 0;
     }
+    if (cut) return vl_error(VL_FORMAT, "%s: truncated: its last frame is incomplete", video->path);
     int64_t promised = decoder->stream->nb_frames;
     if (promised > video->packets) {
         return vl_error(VL_FORMAT, "%s: truncated: its header promises %lld frames, it holds %lld", video->path,
@@ -131,6 +137,10 @@ static VlStatus count_frames(VlVideo *video) {
         return vl_error(VL_FORMAT, "%s: damaged: %lld packets cannot be decoded, which leaves %lld frames", video->path,
                         (long long)decoder->lost, (long long)decoder->frames);
     }
+    if (decoder->damaged) {
+        return vl_error(VL_FORMAT, "%s: truncated or damaged: its last frames cannot be decoded completely",
+                        video->path);
+    }
     video->frames = decoder->frames;
     video->start_packet = -1;
     return VL_OK;
@@ -138,22 +148,52 @@ static VlStatus count_frames(VlVideo *video) {
 
 static double average_fps(const VlVideo *video) {
     const AVStream *stream = video->decoder.stream;
-    if (!strcmp(video->decoder.format->iformat->name, "gif")) return GIF_FPS;
     AVRational rate = stream->avg_frame_rate.num > 0 && stream->avg_frame_rate.den > 0 ? stream->avg_frame_rate
                                                                                        : stream->r_frame_rate;
     return rate.num > 0 && rate.den > 0 ? av_q2d(rate) : 0.0;
 }
 
+// The reference has no reader for animated WebP files, and FFmpeg has none either.
+static VlStatus refuse_webp(const char *path) {
+    VlReader file;
+    uint8_t head[12] = {0};
+    VL_TRY(vl_reader_open(&file, path));
+    VlStatus status = file.size >= (int64_t)sizeof head ? vl_reader_read(&file, 0, head, sizeof head) : VL_OK;
+    vl_reader_close(&file);
+    VL_TRY(status);
+    if (!vl_webp_recognise(head, sizeof head)) return VL_OK;
+    return vl_error(VL_UNSUPPORTED, "%s: a WebP file cannot be read as a video: convert it to GIF or MP4", path);
+}
+
 static VlStatus open_stream(VlVideo *video) {
+    VL_TRY(vl_media_check_file(video->path));
+    VL_TRY(refuse_webp(video->path));
     VL_TRY(vl_decoder_open(&video->decoder, video->path, &video->options, video->deadline));
-    bool gif = !strcmp(video->decoder.format->iformat->name, "gif");
-    video->info.kind = gif ? VL_VIDEO_GIF : VL_VIDEO_STREAM;
+    video->info.kind = VL_VIDEO_STREAM;
     video->info.fps = average_fps(video);
-    VL_TRY(vl_ebml_check_complete(video->path));
+    VL_TRY(vl_media_check_complete(video->path, video->deadline));
     VL_TRY(index_packets(video));
     VL_TRY(decode_head(video));
     if (!video->indexed) VL_TRY(count_frames(video));
     video->info.count = video->frames;
+    return VL_OK;
+}
+
+static VlStatus open_gif(VlVideo *video) {
+    VL_TRY(vl_gif_open(&video->gif, video->path, video->options.max_frame_pixels, video->deadline));
+    video->info.kind = VL_VIDEO_GIF;
+    video->info.fps = GIF_FPS;
+    video->info.count = vl_gif_frames(video->gif);
+    vl_gif_size(video->gif, &video->info.height, &video->info.width);
+    return vl_image_allocate(&video->frame, video->info.height, video->info.width);
+}
+
+static VlStatus read_gif(VlVideo *video, int64_t index) {
+    const VlImage *shown;
+    VL_TRY(vl_gif_read(video->gif, index, &shown));
+    memcpy(video->frame.pixels, shown->pixels, (size_t)(shown->height * shown->width * 3));
+    video->seconds = vl_gif_seconds(video->gif, index);
+    video->shown = index;
     return VL_OK;
 }
 
@@ -207,7 +247,8 @@ VlStatus vl_video_open(VlVideo **video, const char *path, const VlMediaOptions *
     made->shown = -1;
     VlStatus status;
     VL_TRY_GOTO(status, vl_duplicate_string(&made->path, path), failed);
-    VL_TRY_GOTO(status, (vl_path_is_folder(path) ? open_folder : open_stream)(made), failed);
+    bool folder = vl_path_is_folder(path), gif = !folder && vl_gif_recognise(path);
+    VL_TRY_GOTO(status, (folder ? open_folder : gif ? open_gif : open_stream)(made), failed);
     *video = made;
     return VL_OK;
 failed:
@@ -218,6 +259,7 @@ failed:
 void vl_video_close(VlVideo *video) {
     if (!video) return;
     vl_decoder_close(&video->decoder);
+    vl_gif_close(video->gif);
     vl_image_free(&video->frame);
     if (video->names) vl_free_names(video->names, video->info.count);
     vl_free(video->packet);
@@ -262,7 +304,7 @@ static VlStatus fetch_indexed(VlVideo *video, int64_t index) {
                  key < video->start_packet + decoder->packets;
     bool found = false, sought = false;
     if (!ahead) {
-        bool by_pts = !strcmp(decoder->format->iformat->name, "matroska,webm");
+        bool by_pts = strcmp(decoder->format->iformat->name, "avi") != 0;
         int64_t time = by_pts ? video->packet[key].pts : video->packet[key].dts;
         sought = key > 0 && time != AV_NOPTS_VALUE && vl_decoder_seek(decoder, time);
         if (!sought) VL_TRY(reopen(video));
@@ -300,6 +342,7 @@ static VlStatus fetch_counted(VlVideo *video, int64_t index) {
 static VlStatus fetch(VlVideo *video, int64_t index) {
     if (video->shown == index) return VL_OK;
     if (video->info.kind == VL_VIDEO_FOLDER) return read_picture(video, index);
+    if (video->info.kind == VL_VIDEO_GIF) return read_gif(video, index);
     VL_TRY((video->indexed ? fetch_indexed : fetch_counted)(video, index));
     const AVStream *stream = video->decoder.stream;
     int64_t pts = video->decoder.frame->best_effort_timestamp;

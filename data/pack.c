@@ -25,7 +25,7 @@ typedef struct Packer {
     VlPackContext context;
     VlPackManifest manifest;
     VlPool *pool;
-    VlJsonStream *stream;
+    VlAnnotations *list;
     FILE *quarantine;
     int64_t shard_bytes;
     VlShardWriter *writer;  // NULL between two shards
@@ -92,21 +92,20 @@ static VlPackJob *job_at(Packer *packer, int64_t place) { return packer->job[(pa
 
 static VlStatus read_ahead(Packer *packer) {
     while (packer->jobs < JOBS_MOST && !packer->ended) {
-        json_t *annotation = NULL;
-        int64_t offset = 0, size = 0;
-        VL_TRY(vl_json_stream_next(packer->stream, &annotation, &offset, &size));
-        if (!annotation) {
+        VlAnnotation annotation;
+        VL_TRY(vl_annotations_next(packer->list, &annotation));
+        if (!annotation.object) {
             packer->ended = true;
             packer->report->list_offset = packer->report->list_bytes;
             break;
         }
         int64_t number = packer->report->annotations + packer->jobs;
         VlPackJob **job = &packer->job[(packer->first + packer->jobs) % JOBS_MOST];
-        VlStatus status = vl_pack_job_create(job, &packer->context, annotation, number);
-        json_decref(annotation);
+        VlStatus status = vl_pack_job_create(job, &packer->context, &annotation, number);
+        json_decref(annotation.object);
         VL_TRY(status);
         packer->jobs++;
-        packer->report->list_offset = offset + size;
+        packer->report->list_offset = annotation.offset + annotation.size;
         if (!(*job)->reason) vl_pool_submit(packer->pool, &(*job)->task, false);
     }
     return VL_OK;
@@ -159,12 +158,9 @@ static VlStatus find_media(Packer *packer, VlPackJob *job, int32_t *row) {
     VL_ASSERT(job->medium);
     VlPackMedium *medium = job->medium;
     vl_pool_wait(packer->pool, &medium->task);
-    if (medium->task.error.status) {
-        VlStatus status = vl_error_raise(&medium->task.error);
-        return vl_pack_is_bad_sample(status) ? vl_duplicate_string(&job->reason, vl_error_text()) : status;
-    }
+    if (medium->task.error.status) return vl_pack_job_blame(job, vl_error_raise(&medium->task.error));
     if (!packer->writer) VL_TRY(open_shard(packer));
-    VL_TRY(vl_shard_writer_media(packer->writer, medium->frames, medium->levels, row));
+    VL_TRY(vl_shard_writer_media(packer->writer, medium->frames, medium->levels, medium->times, row));
     packer->report->media++;
     return vl_pack_table_add(&packer->table, job->key, *row);
 }
@@ -242,8 +238,9 @@ static VlStatus pack_all(Packer *packer) {
     }
     if (packer->writer) VL_TRY(close_shard(packer));
     if (!packer->report->samples) {
-        return vl_error(VL_FORMAT, "%s: none of its %lld annotations could be packed", options->annotations,
-                        (long long)packer->report->annotations);
+        return vl_error(VL_FORMAT, "%s: none of its %lld annotations could be packed; %s/%s says why",
+                        options->annotations, (long long)packer->report->annotations, options->shards,
+                        VL_PACK_QUARANTINE);
     }
     packer->manifest.complete = true;
     packer->manifest.report = *packer->report;
@@ -338,7 +335,7 @@ static VlStatus resume(Packer *packer) {
     return status;
 }
 
-// Puts the counts and the stream behind the last complete shard.
+// Puts the counts and the list behind the last complete shard.
 static VlStatus skip_packed(Packer *packer) {
     int64_t quarantine_bytes = 0, list_bytes = packer->report->list_bytes;
     if (packer->manifest.shards) {
@@ -349,12 +346,11 @@ static VlStatus skip_packed(Packer *packer) {
         quarantine_bytes = last->quarantine_bytes;
     }
     VL_TRY(vl_pack_quarantine_open(&packer->quarantine, packer->options->shards, quarantine_bytes));
-    VL_TRY(vl_json_stream_open(&packer->stream, packer->options->annotations));
+    VL_TRY(vl_annotations_open(&packer->list, packer->options->annotations));
     for (int64_t i = 0; i < packer->report->annotations; i++) {
-        json_t *annotation = NULL;
-        int64_t offset = 0, size = 0;
-        VL_TRY(vl_json_stream_next(packer->stream, &annotation, &offset, &size));
-        json_decref(annotation);
+        VlAnnotation annotation;
+        VL_TRY(vl_annotations_next(packer->list, &annotation));
+        json_decref(annotation.object);
     }
     return VL_OK;
 }
@@ -388,7 +384,7 @@ VlStatus vl_pack(const VlPackOptions *options, VlPackReport *report) {
     for (int64_t i = 0; i < packer->media; i++) vl_pack_medium_free(packer->medium[i]);
     vl_free(packer->medium);
     if (packer->quarantine) fclose(packer->quarantine);
-    vl_json_stream_close(packer->stream);
+    vl_annotations_close(packer->list);
     vl_pack_table_clear(&packer->table);
     vl_pack_manifest_free(&packer->manifest);
     vl_tokenizer_free(packer->context.tokenizer);

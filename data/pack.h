@@ -33,7 +33,7 @@ typedef struct VlPackReport {
 } VlPackReport;
 
 typedef struct VlPackOptions {
-    const char *annotations;  // a JSON list or JSON lines, LLaVA's form (data/conversation.h); read as a stream
+    const char *annotations;  // a JSON list, JSON lines or a table (data/annotations.h); read as a stream
     const char *media;        // folder that the annotations' paths are relative to
     const char *shards;       // folder to write; created
     const char *model;        // model folder: its tokenizer, chat template and image preprocessing

@@ -11,9 +11,9 @@ bool vl_pack_is_bad_sample(VlStatus status) {
     return status == VL_IO || status == VL_FORMAT || status == VL_INVALID || status == VL_UNSUPPORTED;
 }
 
-// Keeps the thread's error text as the job's reason; errors that are no sample's fault are handed on.
-static VlStatus set_reason(VlPackJob *job, VlStatus status) {
+VlStatus vl_pack_job_blame(VlPackJob *job, VlStatus status) {
     if (!status || !vl_pack_is_bad_sample(status)) return status;
+    if (job->row > 0) vl_error_context(status, "row %lld", (long long)job->row);
     return vl_duplicate_string(&job->reason, vl_error_text());
 }
 
@@ -53,7 +53,7 @@ static VlStatus check_prompt(VlPackJob *job) {
 
 static VlStatus word_sample(void *argument) {
     VlPackJob *job = argument;
-    VL_TRY(set_reason(job, check_prompt(job)));
+    VL_TRY(vl_pack_job_blame(job, check_prompt(job)));
     if (job->reason) return VL_OK;
     json_t *record = record_to_json(job);
     job->text = record ? json_dumps(record, JSON_COMPACT) : NULL;
@@ -79,9 +79,10 @@ static VlStatus take_id(VlPackJob *job, const json_t *annotation) {
     return vl_duplicate_string(&job->kind, json_is_string(kind) ? json_string_value(kind) : "");
 }
 
-static VlStatus take_conversation(VlPackJob *job, const json_t *annotation) {
+static VlStatus take_conversation(VlPackJob *job, const VlAnnotation *annotation) {
     VlConversation *conversation = &job->conversation;
-    VL_TRY(vl_conversation_from_json(conversation, annotation, "the annotation"));
+    if (annotation->problem) return vl_error(VL_FORMAT, "%s", annotation->problem);
+    VL_TRY(vl_conversation_from_json(conversation, annotation->object, "the annotation"));
     if (conversation->question) return vl_error(VL_INVALID, "it has no \"conversations\" to learn from");
     if (conversation->with_audio || conversation->modal == VL_MODAL_AUDIO) {
         job->unsupported = true;
@@ -95,14 +96,16 @@ static VlStatus take_conversation(VlPackJob *job, const json_t *annotation) {
     return VL_OK;
 }
 
-VlStatus vl_pack_job_create(VlPackJob **out, const VlPackContext *context, const json_t *annotation, int64_t number) {
+VlStatus vl_pack_job_create(VlPackJob **out, const VlPackContext *context, const VlAnnotation *annotation,
+                            int64_t number) {
     VlPackJob *job;
     VL_TRY(VL_NEW(&job, 1));
     job->context = context;
     job->number = number;
+    job->row = annotation->row;
     job->task = (VlTask){.run = word_sample, .argument = job};
-    VlStatus status = take_id(job, annotation);
-    if (!status) status = set_reason(job, take_conversation(job, annotation));
+    VlStatus status = take_id(job, annotation->object);
+    if (!status) status = vl_pack_job_blame(job, take_conversation(job, annotation));
     if (status) {
         vl_pack_job_free(job);
         return status;
@@ -128,7 +131,8 @@ static VlStatus decode_medium(void *argument) {
     VlPackMedium *medium = argument;
     char path[VL_PATH_MAX];
     VL_TRY(vl_path_join(path, medium->context->media, medium->path));
-    return vl_visual_read(&medium->context->visual, path, medium->modal, &medium->frames, &medium->levels);
+    return vl_visual_read(&medium->context->visual, path, medium->modal, &medium->frames, &medium->levels,
+                          &medium->times);
 }
 
 VlStatus vl_pack_medium_create(VlPackMedium **out, const VlPackContext *context, const VlPackJob *job) {
@@ -151,5 +155,6 @@ void vl_pack_medium_free(VlPackMedium *medium) {
     if (!medium) return;
     vl_free(medium->key);
     vl_free(medium->levels);
+    vl_free(medium->times);
     vl_free(medium);
 }

@@ -5,6 +5,7 @@
 #include <jansson.h>
 
 #include "base/pool.h"
+#include "data/annotations.h"
 #include "data/conversation.h"
 #include "data/prompt.h"
 #include "data/visual.h"
@@ -25,8 +26,9 @@ typedef struct VlPackMedium {
     const char *path;  // inside `key`
     VlModal modal;
     int64_t frames;
-    uint8_t *levels;  // [frames,height,width,3]
-    int64_t users;    // samples that have not been written yet
+    uint8_t *levels;     // [frames,height,width,3]
+    VlFrameTime *times;  // [frames]
+    int64_t users;       // samples that have not been written yet
 } VlPackMedium;
 
 // One annotation on its way.
@@ -34,6 +36,7 @@ typedef struct VlPackJob {
     VlTask task;
     const VlPackContext *context;
     int64_t number;
+    int64_t row;  // of the table that it stands in; 0: none
     VlConversation conversation;
     char *id, *kind;
     bool unsupported;
@@ -46,7 +49,11 @@ typedef struct VlPackJob {
 
 // Takes an annotation apart, in the calling thread; `reason` is set where it cannot be packed. Errors only for want of
 // memory.
-VlStatus vl_pack_job_create(VlPackJob **job, const VlPackContext *context, const json_t *annotation, int64_t number);
+VlStatus vl_pack_job_create(VlPackJob **job, const VlPackContext *context, const VlAnnotation *annotation,
+                            int64_t number);
+// Keeps the thread's error text as the job's reason, with its row in front. Errors that are no sample's fault are
+// handed on.
+VlStatus vl_pack_job_blame(VlPackJob *job, VlStatus status);
 void vl_pack_job_free(VlPackJob *job);
 
 VlStatus vl_pack_medium_create(VlPackMedium **medium, const VlPackContext *context, const VlPackJob *job);

@@ -6,6 +6,7 @@
 #include "base/files.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "base/vision_tower.h"
 
 enum { MAX_CONFIG_BYTES = 16 << 20, MAX_TARGET_SIDE = 8192, BICUBIC = 3 };
 
@@ -135,52 +136,18 @@ static VlStatus read_preprocessor(VlPreprocessConfig *config, const char *path, 
     return VL_OK;
 }
 
-// Towers that are known by their hub id, for model folders that hold no folder of the tower's own (spec model.md, 2).
-static const struct {
-    const char *id, *model_type;
-    int64_t side;
-} hub_towers[] = {
-    {"openai/clip-vit-large-patch14-336", "clip_vision_model", 336},
-    {"openai/clip-vit-large-patch14", "clip_vision_model", 224},
-    {"google/siglip-so400m-patch14-384", "siglip_vision_model", 384},
-};
-
-// The tower's folder inside the model folder (or at an absolute path); "" for a hub id, whose numbers are then in
-// *config.
-static VlStatus find_tower(VlPreprocessConfig *config, char *tower, const char *model_folder, const char *path,
-                           const char *name) {
-    VL_TRY(vl_path_join(tower, model_folder, name));
-    if (vl_path_is_folder(tower)) return VL_OK;
-    tower[0] = '\0';
-    for (size_t i = 0; i < sizeof hub_towers / sizeof *hub_towers; i++) {
-        if (strcmp(name, hub_towers[i].id) != 0) continue;
-        return vl_preprocess_defaults(config, hub_towers[i].model_type, hub_towers[i].side);
-    }
-    return vl_error(VL_IO,
-                    "%s: the vision tower '%s' is neither a folder in %s nor a known hub id: put its config.json there",
-                    path, name, model_folder);
-}
-
 static VlStatus read_tower(VlPreprocessConfig *config, const char *path, const json_t *document) {
     const char *model_type = NULL;
-    int64_t side = 0;
+    int64_t side = 224;  // of both families' configuration classes
     const json_t *vision = json_object_get(document, "vision_config");
     VL_TRY(vl_json_get_string(document, path, "model_type", true, &model_type));
-    VL_TRY(vl_json_get_int(json_is_object(vision) ? vision : document, path, "image_size", true, &side));
+    VL_TRY(vl_json_get_int(json_is_object(vision) ? vision : document, path, "image_size", false, &side));
     return set_defaults(config, path, model_type, side);
 }
 
-VlStatus vl_preprocess_load(VlPreprocessConfig *config, const char *model_folder) {
-    char tower[VL_PATH_MAX], path[VL_PATH_MAX];
-    const char *name = NULL;
-    json_t *document = NULL;
-    VL_TRY(vl_path_join(path, model_folder, "config.json"));
-    VL_TRY(vl_json_load(path, MAX_CONFIG_BYTES, &document));
-    VlStatus found = vl_json_get_string(document, path, "mm_vision_tower", true, &name);
-    if (found == VL_OK) found = find_tower(config, tower, model_folder, path, name);
-    json_decref(document);
-    VL_TRY(found);
-    if (!tower[0]) return VL_OK;
+static VlStatus read_folder(VlPreprocessConfig *config, const char *tower) {
+    char path[VL_PATH_MAX];
+    json_t *document;
     VL_TRY(vl_path_join(path, tower, "config.json"));
     VL_TRY(vl_json_load(path, MAX_CONFIG_BYTES, &document));
     VlStatus status = read_tower(config, path, document);
@@ -194,12 +161,33 @@ VlStatus vl_preprocess_load(VlPreprocessConfig *config, const char *model_folder
     return status;
 }
 
+VlStatus vl_preprocess_load(VlPreprocessConfig *config, const char *model_folder) {
+    char path[VL_PATH_MAX];
+    VlTowerPlace place = {0};
+    const char *name = NULL;
+    json_t *document;
+    *config = (VlPreprocessConfig){0};
+    VL_TRY(vl_path_join(path, model_folder, "config.json"));
+    VL_TRY(vl_json_load(path, MAX_CONFIG_BYTES, &document));
+    VlStatus status = vl_json_get_string(document, path, "mm_vision_tower", false, &name);
+    bool sees = status == VL_OK && name && *name;
+    if (sees) status = vl_tower_find(&place, model_folder, path, name);
+    json_decref(document);
+    if (status != VL_OK || !sees) return status;
+    if (place.hub) return vl_preprocess_defaults(config, place.hub->model_type, place.hub->image_size);
+    return read_folder(config, place.folder);
+}
+
 static void fill_colour(const VlPreprocessConfig *config, uint8_t fill[3]) {
     for (int c = 0; c < 3; c++) fill[c] = (uint8_t)(config->mean[c] * 255.0);
 }
 
 void vl_preprocess_fingerprint(const VlPreprocessConfig *config, VlAspect aspect, char *text) {
     uint8_t fill[3];
+    if (config->height == 0) {
+        snprintf(text, VL_PREPROCESS_FINGERPRINT, "no pictures");
+        return;
+    }
     fill_colour(config, fill);
     int used = snprintf(text, VL_PREPROCESS_FINGERPRINT, "bicubic %s %lldx%lld, crop %lldx%lld, aspect ",
                         config->by_shortest_side ? "shortest" : "exact", (long long)config->resize_width,
@@ -212,6 +200,10 @@ void vl_preprocess_fingerprint(const VlPreprocessConfig *config, VlAspect aspect
 }
 
 VlStatus vl_preprocessor_create(VlPreprocessor **preprocessor, const VlPreprocessConfig *config, VlAspect aspect) {
+    *preprocessor = NULL;
+    if (config->height == 0) {
+        return vl_error(VL_INVALID, "the model has no vision tower (mm_vision_tower): it takes no picture or video");
+    }
     VL_TRY(VL_NEW(preprocessor, 1));
     (*preprocessor)->config = *config;
     (*preprocessor)->aspect = aspect;

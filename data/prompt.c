@@ -47,6 +47,7 @@ VlStatus vl_prompt_family_load(VlPromptFamily *family, const char *folder) {
                  {"mistral", VL_PROMPT_FAMILY_LLAMA},
                  {"videollama2_mistral", VL_PROMPT_FAMILY_LLAMA},
                  {"videollama2_mixtral", VL_PROMPT_FAMILY_LLAMA},
+                 {"qwen2", VL_PROMPT_FAMILY_QWEN},
                  {"videollama2_qwen2", VL_PROMPT_FAMILY_QWEN}};
     char path[VL_PATH_MAX];
     json_t *config = NULL;

@@ -9,6 +9,12 @@
 
 typedef enum VlModal { VL_MODAL_TEXT, VL_MODAL_IMAGE, VL_MODAL_VIDEO, VL_MODAL_AUDIO } VlModal;
 
+// Where a stored frame comes from.
+typedef struct VlFrameTime {
+    int64_t index;   // among the video's frames, in presentation order; 0 for a picture; -1 for an appended black frame
+    double seconds;  // after the start; -1 for an appended frame
+} VlFrameTime;
+
 typedef struct VlSample {
     int64_t position;  // in the global order of the run: step * global_batch + slot
     int64_t source;    // which source of the configuration

@@ -2,10 +2,11 @@
 //
 //   /bytes   u8 [n], chunked, each chunk one zstd frame (registered filter 32015): records one behind the other.
 //            A text record is JSON in UTF-8, {"id","kind","modal","conversations":[{"from","value"},..]}.
-//            A media record is u8 [frames,height,width,3], RGB after the image preprocessor's resize and crop and
+//            A media record is first u8 [frames,height,width,3], RGB after the image preprocessor's resize and crop and
 //            before its normalisation, each byte less the byte three before it (modulo 256; the first three as they
-//            are), which takes a third off the compressed size: numpy.add.accumulate(record.reshape(-1, 3), axis=0,
-//            dtype='u1') restores it. Samples that show the same file share one media record.
+//            are), which takes a third off the compressed size: numpy.add.accumulate(part.reshape(-1, 3), axis=0,
+//            dtype='u1') restores it. Behind that stand VlFrameTime [frames], 16 bytes each. Samples that show the same
+//            file share one media record.
 //   /index   one row per sample, fields as in VlShardRow
 //   /media   one row per media record, fields as in VlShardMedia
 //   /chunks  one row per chunk of /bytes, fields as in VlShardChunk: where in this file it lies
@@ -25,7 +26,7 @@
 #include "data/sample.h"
 
 enum {
-    VL_SHARD_VERSION = 1,
+    VL_SHARD_VERSION = 2,
     VL_PREPROCESSING_MAX = 512,     // bytes of a fingerprint with its final zero
     VL_SHARD_TEXT_LIMIT = 64 << 20  // bytes of one text record
 };
@@ -51,7 +52,7 @@ typedef struct VlShardChunk {
 
 typedef struct VlShardHeader {
     char preprocessing[VL_PREPROCESSING_MAX];  // fingerprint of how the frames were made
-    int64_t height, width;                     // of every frame
+    int64_t height, width;                     // of every frame; both 0: texts alone
     int64_t num_frames;                        // frames of a video at most; an image has one
     int64_t chunk_bytes;  // uncompressed bytes of a chunk; 0 when writing: chosen by the frames' size
     int64_t bytes;        // length of /bytes; filled by the writer, as the two below
@@ -65,8 +66,10 @@ typedef struct VlShardWriter VlShardWriter;
 
 // Begins PATH under a temporary name. Errors: VL_INVALID (sizes), VL_IO.
 VlStatus vl_shard_writer_open(VlShardWriter **writer, const char *path, const VlShardHeader *header, VlPool *pool);
-// Adds frames u8 [frames,height,width,3] as a media record and gives its row for VlShardSample.media.
-VlStatus vl_shard_writer_media(VlShardWriter *writer, int64_t frames, const uint8_t *pixels, int32_t *row);
+// Adds frames u8 [frames,height,width,3] and times [frames] as a media record and gives its row for
+// VlShardSample.media.
+VlStatus vl_shard_writer_media(VlShardWriter *writer, int64_t frames, const uint8_t *pixels, const VlFrameTime *times,
+                               int32_t *row);
 
 typedef struct VlShardSample {
     const char *id;
@@ -112,5 +115,8 @@ void vl_shard_scratch_free(VlShardScratch *scratch);
 // NULL for a text sample. The caller owns both (vl_free). The checksums are verified: VL_FORMAT names shard and sample.
 VlStatus vl_shard_read(const VlShard *shard, int64_t sample, VlShardScratch *scratch, char **text, int64_t *length,
                        uint8_t **pixels);
+
+// Which frames of their file the sample's are: [vl_shard_frames], the caller's; NULL for a text sample.
+VlStatus vl_shard_read_times(const VlShard *shard, int64_t sample, VlShardScratch *scratch, VlFrameTime **times);
 
 #endif

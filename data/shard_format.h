@@ -23,6 +23,12 @@ uint32_t vl_shard_table_checksum(const VlShardHeader *header, const VlShardRow *
 
 uint32_t vl_shard_trailer_checksum(const VlShardTrailer *trailer);
 
+// Bytes of a media record: its frames, and behind them their times.
+static inline int64_t vl_shard_frame_bytes(const VlShardHeader *header) { return header->height * header->width * 3; }
+static inline int64_t vl_shard_media_bytes(const VlShardHeader *header, int64_t frames) {
+    return frames * (vl_shard_frame_bytes(header) + (int64_t)sizeof(VlFrameTime));
+}
+
 // Chunks that /bytes has.
 static inline int64_t vl_shard_chunks(const VlShardHeader *header) {
     return (header->bytes + header->chunk_bytes - 1) / header->chunk_bytes;

@@ -29,8 +29,10 @@ static VlStatus check_header(const VlShard *shard, int64_t file_size) {
     if (!memchr(header->preprocessing, 0, sizeof header->preprocessing)) {
         return damaged(shard->path, "the name of its preprocessing has no end");
     }
+    bool pictures = header->height != 0 || header->width != 0;
     if (!vl_multiply(header->height, header->width, &frames) || !vl_multiply(frames, header->num_frames, &frames) ||
-        !vl_multiply(frames, 3, &frames) || frames < 1 || frames > INT32_MAX) {
+        !vl_multiply(frames, 3, &frames) || frames < pictures || frames > INT32_MAX ||
+        (!pictures && header->media > 0)) {
         return damaged(shard->path, "its frames have no valid size");
     }
     // The tables are part of the file, so the file's size bounds the memory for them.
@@ -51,7 +53,7 @@ static bool inside(int64_t offset, int64_t length, int64_t limit) {
 
 static VlStatus check_tables(const VlShard *shard, int64_t file_size) {
     const VlShardHeader *header = &shard->header;
-    int64_t chunks = vl_shard_chunks(header), frame = header->height * header->width * 3;
+    int64_t chunks = vl_shard_chunks(header);
     uint32_t crc = vl_shard_table_checksum(header, shard->rows, shard->media, shard->chunks);
     if (crc != shard->crc32c) return damaged(shard->path, "the checksum of its tables is wrong");
     for (int64_t i = 0; i < header->samples; i++) {
@@ -66,7 +68,7 @@ static VlStatus check_tables(const VlShard *shard, int64_t file_size) {
     for (int64_t i = 0; i < header->media; i++) {
         const VlShardMedia *media = &shard->media[i];
         if (!inside(media->offset, media->length, header->bytes) || media->frames < 1 ||
-            media->frames > header->num_frames || media->length != media->frames * frame) {
+            media->frames > header->num_frames || media->length != vl_shard_media_bytes(header, media->frames)) {
             return damaged(shard->path, "its table 'media' holds values that are not possible");
         }
     }
@@ -261,7 +263,7 @@ static VlStatus read_sample(const VlShard *shard, const VlShardRow *row, const V
             vl_free(*text);
             return status;
         }
-        restore_frames(*pixels, media->length);
+        restore_frames(*pixels, media->frames * vl_shard_frame_bytes(&shard->header));
     }
     return VL_OK;
 }
@@ -282,4 +284,30 @@ VlStatus vl_shard_read(const VlShard *shard, int64_t sample, VlShardScratch *scr
     *length = row->length;
     if (pixels) *pixels = frames;
     return VL_OK;
+}
+
+static VlStatus take_times(const VlShard *shard, const VlShardMedia *media, const VlReader *reader,
+                           VlShardScratch *scratch, VlFrameTime **times) {
+    uint8_t *record = NULL;
+    if (!scratch->context) scratch->context = ZSTD_createDCtx();
+    if (!scratch->context) return vl_error(VL_OUT_OF_MEMORY, "out of memory for zstd's context");
+    VL_TRY(read_record(shard, reader, scratch, media->offset, media->length, media->crc32c, "frames", &record));
+    VlStatus status = VL_NEW(times, media->frames);
+    int64_t pixels = media->frames * vl_shard_frame_bytes(&shard->header);
+    if (!status) memcpy(*times, record + pixels, (size_t)(media->length - pixels));
+    vl_free(record);
+    return status;
+}
+
+VlStatus vl_shard_read_times(const VlShard *shard, int64_t sample, VlShardScratch *scratch, VlFrameTime **times) {
+    const VlShardRow *row = vl_shard_row(shard, sample);
+    VlReader reader;
+    *times = NULL;
+    if (row->media < 0) return VL_OK;
+    VL_TRY(vl_reader_open(&reader, shard->path));
+    VlStatus status = take_times(shard, &shard->media[row->media], &reader, scratch, times);
+    vl_reader_close(&reader);
+    if (!status) return VL_OK;
+    return vl_error_context(status, "shard %s, sample %lld (annotation %lld)", shard->path, (long long)sample,
+                            (long long)row->number);
 }

@@ -106,7 +106,8 @@ VlStatus vl_shard_writer_open(VlShardWriter **out, const char *path, const VlSha
     VlShardWriter *writer;
     VlStatus status;
     int64_t frame;
-    if (header->height < 1 || header->width < 1 || header->num_frames < 1 ||
+    bool pictures = header->height != 0 || header->width != 0;
+    if ((pictures && (header->height < 1 || header->width < 1)) || header->num_frames < 1 ||
         !vl_multiply(header->height, header->width, &frame) || !vl_multiply(frame, 3 * header->num_frames, &frame) ||
         frame > INT32_MAX) {
         return vl_error(VL_INVALID, "shard %s: %lld frames of %lld x %lld are no valid size", path,
@@ -174,28 +175,32 @@ static VlStatus append(VlShardWriter *writer, const void *data, int64_t size) {
     return VL_OK;
 }
 
-static VlStatus append_frames(VlShardWriter *writer, const uint8_t *pixels, int64_t length, uint32_t *crc) {
+static VlStatus append_frames(VlShardWriter *writer, const uint8_t *pixels, int64_t length, const VlFrameTime *times,
+                              int64_t frames, uint32_t *crc) {
+    int64_t times_bytes = frames * (int64_t)sizeof *times;
     uint8_t *differences;
     VL_TRY(VL_NEW(&differences, length));
     memcpy(differences, pixels, 3);
     for (int64_t i = 3; i < length; i++) differences[i] = (uint8_t)(pixels[i] - pixels[i - 3]);
     *crc = vl_crc32c(0, differences, length);
+    *crc = vl_crc32c(*crc, times, times_bytes);
     VlStatus status = append(writer, differences, length);
     vl_free(differences);
-    return status;
+    return status ? status : append(writer, times, times_bytes);
 }
 
-VlStatus vl_shard_writer_media(VlShardWriter *writer, int64_t frames, const uint8_t *pixels, int32_t *row) {
+VlStatus vl_shard_writer_media(VlShardWriter *writer, int64_t frames, const uint8_t *pixels, const VlFrameTime *times,
+                               int32_t *row) {
     VlShardHeader *header = &writer->header;
-    if (frames < 1 || frames > header->num_frames) {
+    if (frames < 1 || frames > header->num_frames || header->height == 0) {
         return vl_error(VL_INVALID, "shard %s: a medium of %lld frames; 1 to %lld are possible", writer->path,
                         (long long)frames, (long long)header->num_frames);
     }
     VL_TRY(vl_reserve(&writer->media, &writer->media_capacity, header->media + 1, (int64_t)sizeof *writer->media));
     VlShardMedia *media = &writer->media[header->media];
     *media = (VlShardMedia){
-        .offset = header->bytes, .length = frames * header->height * header->width * 3, .frames = (int32_t)frames};
-    VL_TRY(append_frames(writer, pixels, media->length, &media->crc32c));
+        .offset = header->bytes, .length = vl_shard_media_bytes(header, frames), .frames = (int32_t)frames};
+    VL_TRY(append_frames(writer, pixels, frames * vl_shard_frame_bytes(header), times, frames, &media->crc32c));
     *row = (int32_t)header->media++;
     return VL_OK;
 }

@@ -44,8 +44,21 @@ static void show_numbers(const char *name, const int64_t *values, int64_t count,
     fputc('\n', out);
 }
 
-static VlStatus show(const VlShard *shard, int64_t row, const VlSample *sample, const VlSampleRules *rules, bool cut,
-                     bool colour, FILE *out) {
+// Each stored frame's number in its video, and when it is shown.
+static void show_times(const VlFrameTime *times, int64_t count, FILE *out) {
+    fputs("indices:", out);
+    for (int64_t i = 0; i < count; i++) {
+        if (times[i].index < 0) {
+            fputs(" black", out);
+        } else {
+            fprintf(out, " %" PRId64 " (%.3f s)", times[i].index, times[i].seconds);
+        }
+    }
+    fputc('\n', out);
+}
+
+static VlStatus show(const VlShard *shard, int64_t row, const VlSample *sample, const VlFrameTime *times,
+                     const VlSampleRules *rules, bool cut, bool colour, FILE *out) {
     int64_t labelled = 0, visual = vl_sample_visual_tokens(rules, sample->modal, sample->frames);
     for (int64_t i = 0; i < sample->tokens; i++) labelled += sample->labels[i] != VL_LABEL_IGNORE;
     fprintf(out, "sample %" PRId64 " of %s, annotation %" PRId64 "\n", row, vl_shard_path(shard),
@@ -54,6 +67,7 @@ static VlStatus show(const VlShard *shard, int64_t row, const VlSample *sample, 
             modals[sample->modal]);
     fprintf(out, "frames: %" PRId64 " of %" PRId64 " x %" PRId64 " (height x width)\n", sample->frames, sample->height,
             sample->width);
+    if (sample->modal == VL_MODAL_VIDEO) show_times(times, sample->frames, out);
     fprintf(out, "tokens: %" PRId64 " ids, %" PRId64 " with those of the medium, %" PRId64 " labelled%s\n",
             sample->tokens, sample->tokens + (visual ? visual - 1 : 0), labelled,
             cut ? ", cut to data.max_tokens" : "");
@@ -66,13 +80,16 @@ static VlStatus show(const VlShard *shard, int64_t row, const VlSample *sample, 
 VlStatus vl_show_sample(const VlShard *shard, int64_t row, const VlSampleRules *rules, bool colour, FILE *out) {
     VlSample sample = {0};
     VlShardScratch scratch = {0};
+    VlFrameTime *times = NULL;
     bool cut = false;
     if (row < 0 || row >= vl_shard_header(shard)->samples) {
         return vl_error(VL_INVALID, "shard %s has samples 0 to %" PRId64 ", not %" PRId64, vl_shard_path(shard),
                         vl_shard_header(shard)->samples - 1, row);
     }
     VlStatus status = vl_sample_read(shard, row, rules, &scratch, &sample, &cut);
-    if (!status) status = show(shard, row, &sample, rules, cut, colour, out);
+    if (!status) status = vl_shard_read_times(shard, row, &scratch, &times);
+    if (!status) status = show(shard, row, &sample, times, rules, cut, colour, out);
+    vl_free(times);
     vl_sample_clear(&sample);
     vl_shard_scratch_free(&scratch);
     return status;

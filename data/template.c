@@ -31,8 +31,10 @@ VlStatus vl_template_recognize(VlTemplate *shape, const char *text) {
     }
     return vl_error(
         VL_UNSUPPORTED,
-        "the chat_template with the hash %016llx (%zu bytes) is not known; known are mistral-system, "
-        "mistral-2023, mistral-strip, chatml-qwen2, chatml-plain, told by their exact text: use one of these",
+        "tokenizer_config.json: the chat_template with the hash %016llx (%zu bytes) is not known; known, by their "
+        "exact "
+        "text, are mistral-system, mistral-2023, mistral-strip, chatml-qwen2 and chatml-plain: take the "
+        "tokenizer_config.json of the model's release, or the template of these that the model was trained with",
         (unsigned long long)hash, strlen(text));
 }
 

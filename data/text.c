@@ -85,6 +85,16 @@ int64_t vl_utf8_valid_length(VlSpan text) {
     return offset;
 }
 
+int64_t vl_utf8_settled_length(VlSpan bytes) {
+    // A lone byte that starts no character is settled; only a started character can be at the end of its bytes.
+    for (int64_t length = 1; length <= 3 && length <= bytes.length; length++) {
+        const unsigned char *tail = (const unsigned char *)bytes.data + bytes.length - length;
+        if (tail[0] < 0xc2 || tail[0] > 0xf4) continue;
+        return sequence_length(tail, length) == -length ? bytes.length - length : bytes.length;
+    }
+    return bytes.length;
+}
+
 int64_t vl_utf8_decode(VlSpan text, int64_t offset, int32_t *code_point) {
     const unsigned char *bytes = (const unsigned char *)text.data + offset;
     if (bytes[0] < 0x80) {

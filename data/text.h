@@ -54,6 +54,9 @@ VlSpan vl_span_strip(VlSpan text);
 // Length of valid UTF-8 at the start of `text`: text.length when all of it is valid (no surrogates, nothing over
 // U+10FFFF).
 int64_t vl_utf8_valid_length(VlSpan text);
+// Length of the start of `bytes` whose reading no byte behind them can change: all but an unfinished character at the
+// end.
+int64_t vl_utf8_settled_length(VlSpan bytes);
 // Decodes the code point at `offset` of valid UTF-8 and returns its length in bytes (1 to 4).
 int64_t vl_utf8_decode(VlSpan text, int64_t offset, int32_t *code_point);
 // Offset where the code point that ends before `offset` (> 0) starts.

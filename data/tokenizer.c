@@ -1,4 +1,4 @@
-// Encoding, accessors and release; loading is in tokenizer_load.c, decoding in tokenizer_decode.c.
+// Encoding, accessors and release; loading is in tokenizer_load.c, decoding in token_stream.c.
 #include "data/tokenizer.h"
 
 #include "base/memory.h"

@@ -6,7 +6,7 @@
 //   pre_tokenizer  null, Split (by a regular expression, isolated), ByteLevel (no regex, no prefix space), Sequence
 //   model          BPE without dropout, prefix and suffix
 //   post_processor null, ByteLevel, TemplateProcessing (of one sequence), Sequence
-//   decoder        ByteLevel, or a Sequence of Replace, ByteFallback, Fuse, Strip
+//   decoder        ByteLevel, or a Sequence of Replace, ByteFallback, Fuse, Strip; ByteFallback not behind a Fuse
 // `truncation` and `padding` have no effect, as in the reference, which sets both itself at every call.
 #ifndef VL_DATA_TOKENIZER_H
 #define VL_DATA_TOKENIZER_H

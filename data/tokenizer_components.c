@@ -154,6 +154,16 @@ static VlStatus load_strip(VlTextSteps *steps, const json_t *component, const ch
     return add_step(steps, &step, "decoder", name);
 }
 
+// These two read tokens one by one.
+static VlStatus check_tokens_come(const VlTextSteps *steps, const char *type, const char *name) {
+    for (int64_t i = 0; i < steps->count; i++) {
+        if (!vl_step_joins(steps->steps[i].kind)) continue;
+        return vl_error(VL_UNSUPPORTED, "%s: the decoder %s behind one that joins the tokens is not supported", name,
+                        type);
+    }
+    return VL_OK;
+}
+
 static VlStatus load_decoder(VlTokenizer *tokenizer, const json_t *component, const char *type, const char *name) {
     VlTextSteps *steps = &tokenizer->decoder;
     if (!strcmp(type, "Replace")) return load_replace(steps, component, "decoder", name);
@@ -163,7 +173,9 @@ static VlStatus load_decoder(VlTokenizer *tokenizer, const json_t *component, co
         VlTextStepKind kind;
     } plain[] = {{"ByteLevel", VL_STEP_BYTE_LEVEL}, {"ByteFallback", VL_STEP_BYTE_FALLBACK}, {"Fuse", VL_STEP_FUSE}};
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) {
-        if (!strcmp(type, plain[i].type)) return add_step(steps, &(VlTextStep){.kind = plain[i].kind}, "decoder", name);
+        if (strcmp(type, plain[i].type)) continue;
+        if (plain[i].kind != VL_STEP_FUSE) VL_TRY(check_tokens_come(steps, type, name));
+        return add_step(steps, &(VlTextStep){.kind = plain[i].kind}, "decoder", name);
     }
     return unsupported(name, "decoder", type);
 }

@@ -130,6 +130,9 @@ typedef enum VlTextStepKind {
     VL_STEP_STRIP,  // decoder: up to `start` and `stop` copies of `text` (one character) off the ends of each token
 } VlTextStepKind;
 
+// Whether the decoder's steps behind it see one text, no longer tokens.
+static inline bool vl_step_joins(VlTextStepKind kind) { return kind == VL_STEP_FUSE || kind == VL_STEP_BYTE_LEVEL; }
+
 typedef struct VlTextStep {
     VlTextStepKind kind;
     char *text, *pattern;

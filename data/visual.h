@@ -17,9 +17,9 @@ typedef struct VlVisualOptions {
 
 // *levels = u8 [frames, config.height, config.width, 3] before normalisation, the caller's (vl_free). A picture
 // (VL_MODAL_IMAGE) gives one frame; a video (VL_MODAL_VIDEO: a file, a GIF or a folder) the frames of data/clip.h:
-// num_frames of them, or fewer where the protocol has it so. Errors: those of data/media.h, data/clip.h and
-// data/preprocess.h, naming the file.
+// num_frames of them, or fewer where the protocol has it so. *times (unless NULL; the caller's) = [frames]. Errors:
+// those of data/media.h, data/clip.h and data/preprocess.h, naming the file.
 VlStatus vl_visual_read(const VlVisualOptions *options, const char *path, VlModal modal, int64_t *frames,
-                        uint8_t **levels);
+                        uint8_t **levels, VlFrameTime **times);
 
 #endif

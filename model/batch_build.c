@@ -101,6 +101,7 @@ VlStatus vl_sequence_tokens(const VlModelConfig *config, const VlSequence *seque
                         "sound)",
                         (long long)sequence->media, (long long)media, VL_IMAGE_ID, VL_VIDEO_ID, VL_AUDIO_ID);
     }
+    VL_TRY(vl_model_config_check_length(config, total));
     *tokens = total;
     return VL_OK;
 }

@@ -10,23 +10,38 @@
 
 enum { MOST_EXTENT = 1 << 24, MOST_LAYERS = 4096 };
 
+// A language model's family: what its class fixes, and the values that its class gives to absent keys.
+typedef struct Family {
+    const char *const types[3];  // model_type
+    bool qkv_bias;
+    double rms_norm_eps;
+    bool always_window;  // sliding_window counts without use_sliding_window
+    int64_t eos;         // -1: none
+} Family;
+
+static const Family families[] = {
+    {.types = {"videollama2_mistral", "videollama2", "mistral"}, .rms_norm_eps = 1e-6, .always_window = true, .eos = 2},
+    {.types = {"videollama2_qwen2", "qwen2"}, .qkv_bias = true, .rms_norm_eps = 1e-6, .eos = -1},
+};
+
 // A config.json of Hugging Face holds many keys that have no bearing on the numbers (names, versions, training
-// leftovers). So unknown keys are ignored, except those that begin with mm_ (a part of the model that this version does
-// not know) and those listed here. An absent sliding_window means none, as in Mistral v0.2.
+// leftovers); docs/models.md lists them. So unknown keys are ignored, except those that begin with mm_ (a part of the
+// model that this version does not know) and those listed here.
 static const VlConfigFixed fixed_keys[] = {
     {"hidden_act", "\"silu\""},
-    {"sliding_window", NULL},
-    {"rope_scaling", NULL},
-    {"rope_parameters", NULL},
+    {"hidden_activation", "\"silu\""},
     {"partial_rotary_factor", "1.0"},
+    {"rope_interleaved", "false"},
     {"attention_bias", "false"},
-    {"qkv_bias", "false"},
     {"mlp_bias", "false"},
+    {"lm_head_bias", "false"},
     {"attention_dropout", "0.0"},
     {"hidden_dropout", "0.0"},
+    {"resid_pdrop", "0.0"},
+    {"embd_pdrop", "0.0"},
     {"embedding_dropout", "0.0"},
+    {"pruned_heads", "{}"},
     {"quantization_config", NULL},
-    {"layer_types", NULL},
     {"no_rope_layers", NULL},
     {"attention_chunk_size", NULL},
     {"attn_logit_softcapping", NULL},
@@ -105,24 +120,59 @@ static VlStatus check_mm_keys(json_t *json, const char *path) {
     return VL_OK;
 }
 
-static VlStatus load_model_type(VlModelConfig *config, const json_t *json, const char *path) {
-    static const char *const known[] = {"videollama2_mistral", "mistral"};
+static VlStatus load_model_type(VlModelConfig *config, const Family **family, const json_t *json, const char *path) {
+    enum { FAMILIES = sizeof families / sizeof *families, TYPES = sizeof families->types / sizeof *families->types };
     const char *type;
     VL_TRY(vl_json_get_string(json, path, "model_type", true, &type));
-    if (strcmp(type, known[0]) != 0 && strcmp(type, known[1]) != 0) {
-        return vl_error(VL_UNSUPPORTED, "%s: model_type is '%.60s'; this version knows %s and %s", path, type, known[0],
-                        known[1]);
+    for (int i = 0; i < FAMILIES; i++) {
+        for (int k = 0; k < TYPES && families[i].types[k]; k++) {
+            if (strcmp(type, families[i].types[k]) != 0) continue;
+            *family = &families[i];
+            memcpy(config->model_type, type, strlen(type) + 1);
+            return VL_OK;
+        }
     }
-    memcpy(config->model_type, type, strlen(type) + 1);
+    return vl_error(VL_UNSUPPORTED,
+                    "%s: model_type is '%.60s'; this version knows videollama2_mistral (videollama2, mistral) and "
+                    "videollama2_qwen2 (qwen2)",
+                    path, type);
+}
+
+VlStatus vl_config_token_ids(const json_t *json, const char *path, const char *key, int64_t vocabulary, int64_t *stop,
+                             int64_t *stops) {
+    const json_t *member = json_object_get(json, key);
+    bool list = json_is_array(member);
+    int64_t count = list ? (int64_t)json_array_size(member) : 1;
+    if (!member || json_is_null(member)) return VL_OK;
+    if (count > VL_MOST_STOPS) {
+        return vl_error(VL_UNSUPPORTED, "%s: %s lists %lld ids; at most %d are possible", path, key, (long long)count,
+                        VL_MOST_STOPS);
+    }
+    for (int64_t i = 0; i < count; i++) {
+        const json_t *id = list ? json_array_get(member, (size_t)i) : member;
+        if (!json_is_integer(id)) return vl_error(VL_FORMAT, "%s: %s is neither an id nor a list of ids", path, key);
+        stop[i] = json_integer_value(id);
+        if (stop[i] < 0 || stop[i] >= vocabulary) {
+            return vl_error(VL_INVALID, "%s: %s is %lld; possible are 0 to %lld", path, key, (long long)stop[i],
+                            (long long)vocabulary - 1);
+        }
+    }
+    *stops = count;
     return VL_OK;
 }
 
-static VlStatus load_token_id(const json_t *json, const char *path, const char *key, int64_t vocabulary, int64_t *id) {
-    *id = -1;
-    if (json_is_array(json_object_get(json, key))) {
-        return vl_error(VL_UNSUPPORTED, "%s: %s is a list; this version knows a single id", path, key);
+// A window over which attention looks back. An absent key has the value of the family's class.
+static VlStatus load_window(VlDecoderConfig *decoder, const Family *family, const json_t *json, const char *path) {
+    int64_t window = 4096, first_full_layer = 28;
+    bool used = family->always_window;
+    const json_t *member = json_object_get(json, "sliding_window");
+    VL_TRY(vl_config_int(json, path, "sliding_window", false, 1, INT64_MAX, &window));
+    if (!family->always_window) {
+        VL_TRY(vl_json_get_bool(json, path, "use_sliding_window", false, &used));
+        VL_TRY(vl_config_int(json, path, "max_window_layers", false, 0, INT64_MAX, &first_full_layer));
+        used = used && first_full_layer > 0;
     }
-    VL_TRY(vl_config_int(json, path, key, false, 0, vocabulary - 1, id));
+    decoder->window = used && !json_is_null(member) ? window : 0;
     return VL_OK;
 }
 
@@ -147,26 +197,77 @@ static VlStatus load_head_size(VlDecoderConfig *decoder, const json_t *json, con
     return VL_OK;
 }
 
-static VlStatus load_decoder(VlDecoderConfig *decoder, const json_t *json, const char *path) {
+// rope_theta, and the object that newer files have in its place (rope_parameters) or beside it (rope_scaling): any
+// scaling of the positions is refused.
+static VlStatus load_rope(VlDecoderConfig *decoder, const json_t *json, const char *path) {
+    static const char *const objects[] = {"rope_scaling", "rope_parameters"};
+    decoder->rope_theta = 10000;
+    VL_TRY(vl_json_get_double(json, path, "rope_theta", false, &decoder->rope_theta));
+    for (int i = 0; i < 2; i++) {
+        json_t *object = json_object_get(json, objects[i]), *value;
+        const char *key;
+        if (!object || json_is_null(object)) continue;
+        bool known = json_is_object(object);
+        json_object_foreach(object, key, value) {
+            bool type = strcmp(key, "rope_type") == 0 || strcmp(key, "type") == 0;
+            const char *text = json_string_value(value);
+            known = known && (strcmp(key, "rope_theta") == 0 || (type && text && strcmp(text, "default") == 0));
+        }
+        if (!known) {
+            return vl_error(VL_UNSUPPORTED,
+                            "%s: %s scales positions or is no object; this version knows only null and "
+                            "the type 'default' with a rope_theta",
+                            path, objects[i]);
+        }
+        VL_TRY(vl_json_get_double(object, path, "rope_theta", false, &decoder->rope_theta));
+    }
+    if (decoder->rope_theta > 1 && decoder->rope_theta < 1e15) return VL_OK;
+    return vl_error(VL_INVALID, "%s: rope_theta is %g; possible is 1 < theta < 1e15", path, decoder->rope_theta);
+}
+
+// Newer files list what each layer attends to.
+static VlStatus check_layer_types(const json_t *json, const char *path) {
+    const json_t *list = json_object_get(json, "layer_types");
+    if (!list || json_is_null(list)) return VL_OK;
+    bool full = json_is_array(list);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *type = json_string_value(json_array_get(list, i));
+        full = full && type && strcmp(type, "full_attention") == 0;
+    }
+    if (full) return VL_OK;
+    return vl_error(VL_UNSUPPORTED,
+                    "%s: layer_types holds another type than full_attention, which is all that this version "
+                    "knows",
+                    path);
+}
+
+static VlStatus load_decoder(VlDecoderConfig *decoder, const Family *family, const json_t *json, const char *path) {
     VL_TRY(vl_config_int(json, path, "hidden_size", true, 1, MOST_EXTENT, &decoder->hidden));
     VL_TRY(vl_config_int(json, path, "intermediate_size", true, 1, MOST_EXTENT, &decoder->intermediate));
     VL_TRY(vl_config_int(json, path, "num_hidden_layers", true, 1, MOST_LAYERS, &decoder->layers));
     VL_TRY(vl_config_int(json, path, "num_attention_heads", true, 1, MOST_EXTENT, &decoder->heads));
-    VL_TRY(vl_config_int(json, path, "num_key_value_heads", true, 1, MOST_EXTENT, &decoder->kv_heads));
+    decoder->kv_heads = decoder->heads;  // what null stands for
+    VL_TRY(vl_config_int(json, path, "num_key_value_heads", json_object_get(json, "num_key_value_heads") == NULL, 1,
+                         MOST_EXTENT, &decoder->kv_heads));
     VL_TRY(vl_config_int(json, path, "vocab_size", true, 1, MOST_EXTENT, &decoder->vocabulary));
     VL_TRY(load_head_size(decoder, json, path));
-    double eps = 1e-6, range = 0.02;
-    decoder->rope_theta = 10000;
+    VL_TRY(load_window(decoder, family, json, path));
+    double eps = family->rms_norm_eps, range = 0.02;
+    decoder->qkv_bias = family->qkv_bias;
     decoder->tied = false;
     VL_TRY(vl_json_get_double(json, path, "rms_norm_eps", false, &eps));
-    VL_TRY(vl_json_get_double(json, path, "rope_theta", false, &decoder->rope_theta));
+    VL_TRY(load_rope(decoder, json, path));
+    VL_TRY(check_layer_types(json, path));
     VL_TRY(vl_json_get_double(json, path, "initializer_range", false, &range));
     VL_TRY(vl_json_get_bool(json, path, "tie_word_embeddings", false, &decoder->tied));
+    bool qkv_bias = decoder->qkv_bias;
+    VL_TRY(vl_json_get_bool(json, path, "qkv_bias", false, &qkv_bias));
+    if (qkv_bias != decoder->qkv_bias) {
+        return vl_error(VL_UNSUPPORTED, "%s: qkv_bias is %s; this model_type knows only %s", path,
+                        qkv_bias ? "true" : "false", decoder->qkv_bias ? "true" : "false");
+    }
     if (!(eps > 0 && eps < 1))
         return vl_error(VL_INVALID, "%s: rms_norm_eps is %g; possible is 0 < eps < 1", path, eps);
-    if (!(decoder->rope_theta > 1 && decoder->rope_theta < 1e15)) {
-        return vl_error(VL_INVALID, "%s: rope_theta is %g; possible is 1 < theta < 1e15", path, decoder->rope_theta);
-    }
     if (!(range >= 0 && range < 100)) {
         return vl_error(VL_INVALID, "%s: initializer_range is %g; possible is 0 <= range < 100", path, range);
     }
@@ -175,14 +276,21 @@ static VlStatus load_decoder(VlDecoderConfig *decoder, const json_t *json, const
     return VL_OK;
 }
 
+static VlStatus load_stops(VlModelConfig *config, const Family *family, const json_t *json, const char *path) {
+    int64_t vocabulary = config->decoder.vocabulary;
+    bool absent = json_object_get(json, "eos_token_id") == NULL;
+    if (absent && family->eos >= 0 && family->eos < vocabulary) config->stop[config->stops++] = family->eos;
+    return vl_config_token_ids(json, path, "eos_token_id", vocabulary, config->stop, &config->stops);
+}
+
 static VlStatus load_members(VlModelConfig *config, json_t *json, const char *path) {
     if (!json_is_object(json)) return vl_error(VL_FORMAT, "%s: not a JSON object", path);
-    VL_TRY(load_model_type(config, json, path));
+    const Family *family = NULL;
+    VL_TRY(load_model_type(config, &family, json, path));
     VL_TRY(vl_config_check_fixed(json, path, fixed_keys, (int64_t)(sizeof fixed_keys / sizeof *fixed_keys)));
     VL_TRY(check_mm_keys(json, path));
-    VL_TRY(load_decoder(&config->decoder, json, path));
-    VL_TRY(load_token_id(json, path, "bos_token_id", config->decoder.vocabulary, &config->bos));
-    VL_TRY(load_token_id(json, path, "eos_token_id", config->decoder.vocabulary, &config->eos));
+    VL_TRY(load_decoder(&config->decoder, family, json, path));
+    VL_TRY(load_stops(config, family, json, path));
     config->num_frames = 8;
     VL_TRY(vl_config_int(json, path, "num_frames", false, 1, 1 << 20, &config->num_frames));
     VL_TRY(vl_config_vision_load(config, json, path));
@@ -211,6 +319,16 @@ VlStatus vl_model_config_check_frames(const VlModelConfig *config, int64_t heigh
                     "the preprocessing of %s gives pictures of %lld x %lld, the vision tower's image_size is %lld: "
                     "preprocessor_config.json and config.json of the tower do not belong together",
                     config->folder, (long long)height, (long long)width, (long long)side);
+}
+
+VlStatus vl_model_config_check_length(const VlModelConfig *config, int64_t tokens) {
+    int64_t window = config->decoder.window;
+    if (window == 0 || tokens <= window) return VL_OK;
+    return vl_error(VL_UNSUPPORTED,
+                    "a sequence of %lld tokens is longer than %s's sliding_window %lld%s: attention over a window is "
+                    "not part of this version; shorten the sequence",
+                    (long long)tokens, *config->folder ? config->folder : "the model", (long long)window,
+                    window == 4096 ? " (4096 where config.json of Mistral names none; write null for no window)" : "");
 }
 
 int64_t vl_model_patches(const VlModelConfig *config) { return config->has_vision ? side(config) * side(config) : 0; }

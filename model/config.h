@@ -52,9 +52,13 @@ typedef struct VlDecoderConfig {
     int64_t hidden, intermediate, layers, heads, kv_heads, head_size, vocabulary;
     float eps;
     double rope_theta;
-    bool tied;  // lm_head is embed_tokens
+    bool qkv_bias;   // Qwen2: biases on the query, key and value projections
+    bool tied;       // lm_head is embed_tokens
+    int64_t window;  // sliding_window: sequences up to it are honoured, longer ones are refused; 0: none
     float initializer_range;
 } VlDecoderConfig;
+
+enum { VL_MOST_STOPS = 16 };
 
 typedef struct VlModelConfig {
     char folder[VL_PATH_MAX];  // the model folder
@@ -67,7 +71,7 @@ typedef struct VlModelConfig {
     VlAudioConfig audio;
     VlDecoderConfig decoder;
     int64_t num_frames;
-    int64_t bos, eos;  // token ids; -1 when the config names none
+    int64_t stops, stop[VL_MOST_STOPS];  // eos_token_id of config.json: ids that end an answer
 } VlModelConfig;
 
 // Reads FOLDER/config.json and the vision tower's config.json. Errors: VL_IO, VL_FORMAT; VL_UNSUPPORTED / VL_INVALID
@@ -76,6 +80,10 @@ VlStatus vl_model_config_load(VlModelConfig *config, const char *folder);
 
 // VL_INVALID unless frames of height x width are what the vision tower takes.
 VlStatus vl_model_config_check_frames(const VlModelConfig *config, int64_t height, int64_t width);
+
+// VL_UNSUPPORTED naming the key when a sequence of `tokens` tokens (modality tokens counted) is longer than the window
+// over which the model attends.
+VlStatus vl_model_config_check_length(const VlModelConfig *config, int64_t tokens);
 
 // Patches per frame; tokens of a video of `frames` frames after the connector.
 int64_t vl_model_patches(const VlModelConfig *config);

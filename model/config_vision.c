@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/vision_tower.h"
 #include "model/connector.h"
 
 enum { MOST_EXTENT = 1 << 20, MOST_LAYERS = 4096 };
@@ -27,23 +28,9 @@ static const VlVisionConfig siglip_defaults = {.hidden = 768,
                                                .activation = VL_GELU_TANH,
                                                .eps = 1e-6F};
 
-// The towers of the released models, for folders that name them by their hub id only.
-static const struct {
-    const char *id;
-    bool siglip;
-    int64_t hidden, intermediate, layers, heads, image_size, patch_size;
-} hub_towers[] = {
-    {"openai/clip-vit-large-patch14-336", false, 1024, 4096, 24, 16, 336, 14},
-    {"openai/clip-vit-large-patch14", false, 1024, 4096, 24, 16, 224, 14},
-    {"google/siglip-so400m-patch14-384", true, 1152, 4304, 27, 16, 384, 14},
-};
-enum { HUB_TOWERS = sizeof hub_towers / sizeof *hub_towers };
-
 static const VlConfigFixed fixed_keys[] = {
-    {"num_channels", "3"},
-    {"attention_dropout", "0.0"},
-    {"dropout", "0.0"},
-    {"quantization_config", NULL},
+    {"num_channels", "3"},  {"attention_dropout", "0.0"},  {"dropout", "0.0"},
+    {"pruned_heads", "{}"}, {"quantization_config", NULL},
 };
 
 static VlStatus load_activation(VlActivation *activation, const json_t *json, const char *path) {
@@ -74,10 +61,7 @@ static VlStatus check_tower(const VlVisionConfig *vision, const char *path) {
     return VL_OK;
 }
 
-// A CLIPVisionConfig or SiglipVisionConfig; keys that are absent have the values of those classes.
-static VlStatus load_tower_object(VlVisionConfig *vision, const json_t *json, const char *path) {
-    const char *type;
-    VL_TRY(vl_json_get_string(json, path, "model_type", true, &type));
+static VlStatus set_defaults(VlVisionConfig *vision, const char *type, const char *path) {
     if (strcmp(type, "clip_vision_model") == 0) {
         *vision = clip_defaults;
     } else if (strcmp(type, "siglip_vision_model") == 0) {
@@ -87,6 +71,14 @@ static VlStatus load_tower_object(VlVisionConfig *vision, const json_t *json, co
                         "%s: model_type is '%.60s'; this version knows clip_vision_model and siglip_vision_model", path,
                         type);
     }
+    return VL_OK;
+}
+
+// A CLIPVisionConfig or SiglipVisionConfig; keys that are absent have the values of those classes. `type` is for an
+// object without a model_type of its own, as the vision_config of a whole CLIP may be; NULL: it must have one.
+static VlStatus load_tower_object(VlVisionConfig *vision, const json_t *json, const char *type, const char *path) {
+    VL_TRY(vl_json_get_string(json, path, "model_type", type == NULL, &type));
+    VL_TRY(set_defaults(vision, type, path));
     VL_TRY(vl_config_check_fixed(json, path, fixed_keys, (int64_t)(sizeof fixed_keys / sizeof *fixed_keys)));
     VL_TRY(vl_config_int(json, path, "hidden_size", false, 1, MOST_EXTENT, &vision->hidden));
     VL_TRY(vl_config_int(json, path, "intermediate_size", false, 1, MOST_EXTENT, &vision->intermediate));
@@ -104,44 +96,47 @@ static VlStatus load_tower_object(VlVisionConfig *vision, const json_t *json, co
     return VL_OK;
 }
 
-static VlStatus load_tower_file(VlVisionConfig *vision, const char *path) {
+// The tower's own config.json, or that of a whole CLIP or SigLIP with the tower's numbers inside `vision_config`.
+static VlStatus load_tower_document(VlVisionConfig *vision, const json_t *json, const char *path) {
+    const json_t *inner = json_object_get(json, "vision_config");
+    const char *whole = NULL, *type = NULL;
+    char name[VL_PATH_MAX + 32];
+    if (!json_is_object(json)) return vl_error(VL_FORMAT, "%s: not a JSON object", path);
+    if (!inner) return load_tower_object(vision, json, NULL, path);
+    snprintf(name, sizeof name, "%s, vision_config", path);
+    if (!json_is_object(inner)) return vl_error(VL_FORMAT, "%s: not a JSON object", name);
+    VL_TRY(vl_json_get_string(json, path, "model_type", false, &whole));
+    if (whole && strcmp(whole, "clip") == 0) type = "clip_vision_model";
+    if (whole && strcmp(whole, "siglip") == 0) type = "siglip_vision_model";
+    return load_tower_object(vision, inner, type, name);
+}
+
+VlStatus vl_vision_config_load(VlVisionConfig *vision, const char *path) {
     json_t *json;
     VL_TRY(vl_json_load(path, VL_CONFIG_LIMIT, &json));
-    const json_t *inner = json_object_get(json, "vision_config");
-    char name[VL_PATH_MAX + 32];
-    snprintf(name, sizeof name, "%s%s", path, inner ? ", vision_config" : "");
-    VlStatus status = json_is_object(inner ? inner : json) ? load_tower_object(vision, inner ? inner : json, name)
-                                                           : vl_error(VL_FORMAT, "%s: not a JSON object", name);
+    VlStatus status = load_tower_document(vision, json, path);
     json_decref(json);
     return status == VL_OK ? VL_OK : vl_error_frame(status, __func__, __FILE__, __LINE__);
 }
 
 static VlStatus load_tower(VlModelConfig *config, const char *tower, const char *path) {
-    char folder[VL_PATH_MAX], file[VL_PATH_MAX];
-    VL_TRY(vl_path_join(folder, config->folder, tower));
-    VL_TRY(vl_path_join(file, folder, "config.json"));
-    if (vl_path_exists(file)) {
-        memcpy(config->vision_folder, folder, sizeof folder);
-        VL_TRY(load_tower_file(&config->vision, file));
-        return VL_OK;
+    VlTowerPlace place;
+    VlVisionConfig *vision = &config->vision;
+    char file[VL_PATH_MAX];
+    VL_TRY(vl_tower_find(&place, config->folder, path, tower));
+    if (!place.hub) {
+        memcpy(config->vision_folder, place.folder, sizeof place.folder);
+        VL_TRY(vl_path_join(file, place.folder, "config.json"));
+        return vl_vision_config_load(vision, file);
     }
-    for (int i = 0; i < HUB_TOWERS; i++) {
-        if (strcmp(tower, hub_towers[i].id) != 0) continue;
-        VlVisionConfig *vision = &config->vision;
-        *vision = hub_towers[i].siglip ? siglip_defaults : clip_defaults;
-        vision->hidden = hub_towers[i].hidden;
-        vision->intermediate = hub_towers[i].intermediate;
-        vision->layers = hub_towers[i].layers;
-        vision->heads = hub_towers[i].heads;
-        vision->image_size = hub_towers[i].image_size;
-        vision->patch_size = hub_towers[i].patch_size;
-        return VL_OK;
-    }
-    return vl_error(
-        VL_INVALID,
-        "%s: mm_vision_tower '%.200s' is neither a folder with a config.json (looked for %.400s) nor one of %s, "
-        "%s, %s; put the tower's folder there",
-        path, tower, file, hub_towers[0].id, hub_towers[1].id, hub_towers[2].id);
+    VL_TRY(set_defaults(vision, place.hub->model_type, path));
+    vision->hidden = place.hub->hidden;
+    vision->intermediate = place.hub->intermediate;
+    vision->layers = place.hub->layers;
+    vision->heads = place.hub->heads;
+    vision->image_size = place.hub->image_size;
+    vision->patch_size = place.hub->patch_size;
+    return VL_OK;
 }
 
 // hidden_states[layer] counts from the embeddings: layer 0; from the end: -1 is the output of the last block.

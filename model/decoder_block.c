@@ -3,11 +3,11 @@
 #include <stdio.h>
 
 static VlStatus plan_linear(VlParams *params, VlLinear *layer, const char *block, const char *name,
-                            const VlDecoderConfig *config, int64_t output, int64_t input) {
+                            const VlDecoderConfig *config, int64_t output, int64_t input, bool bias) {
     char prefix[160];
     snprintf(prefix, sizeof prefix, "%s.%s", block, name);
     VlInit init = {VL_INIT_NORMAL, config->initializer_range};
-    return vl_linear_layer_plan(params, layer, prefix, VL_GROUP_LLM, init, output, input, false);
+    return vl_linear_layer_plan(params, layer, prefix, VL_GROUP_LLM, init, output, input, bias);
 }
 
 VlStatus vl_decoder_block_plan(VlParams *params, VlDecoderBlock *block, const VlDecoderConfig *config, int64_t number) {
@@ -23,15 +23,15 @@ VlStatus vl_decoder_block_plan(VlParams *params, VlDecoderBlock *block, const Vl
                               .first_row = params->count};
     snprintf(norm, sizeof norm, "%s.input_layernorm", prefix);
     VL_TRY(vl_norm_plan_rmsnorm(params, &block->input_norm, norm, VL_GROUP_LLM, hidden, config->eps));
-    VL_TRY(plan_linear(params, &block->query, prefix, "self_attn.q_proj", config, queries, hidden));
-    VL_TRY(plan_linear(params, &block->key, prefix, "self_attn.k_proj", config, keys, hidden));
-    VL_TRY(plan_linear(params, &block->value, prefix, "self_attn.v_proj", config, keys, hidden));
-    VL_TRY(plan_linear(params, &block->out, prefix, "self_attn.o_proj", config, hidden, queries));
+    VL_TRY(plan_linear(params, &block->query, prefix, "self_attn.q_proj", config, queries, hidden, config->qkv_bias));
+    VL_TRY(plan_linear(params, &block->key, prefix, "self_attn.k_proj", config, keys, hidden, config->qkv_bias));
+    VL_TRY(plan_linear(params, &block->value, prefix, "self_attn.v_proj", config, keys, hidden, config->qkv_bias));
+    VL_TRY(plan_linear(params, &block->out, prefix, "self_attn.o_proj", config, hidden, queries, false));
     snprintf(norm, sizeof norm, "%s.post_attention_layernorm", prefix);
     VL_TRY(vl_norm_plan_rmsnorm(params, &block->middle_norm, norm, VL_GROUP_LLM, hidden, config->eps));
-    VL_TRY(plan_linear(params, &block->gate, prefix, "mlp.gate_proj", config, config->intermediate, hidden));
-    VL_TRY(plan_linear(params, &block->up, prefix, "mlp.up_proj", config, config->intermediate, hidden));
-    VL_TRY(plan_linear(params, &block->down, prefix, "mlp.down_proj", config, hidden, config->intermediate));
+    VL_TRY(plan_linear(params, &block->gate, prefix, "mlp.gate_proj", config, config->intermediate, hidden, false));
+    VL_TRY(plan_linear(params, &block->up, prefix, "mlp.up_proj", config, config->intermediate, hidden, false));
+    VL_TRY(plan_linear(params, &block->down, prefix, "mlp.down_proj", config, hidden, config->intermediate, false));
     block->rows = params->count - block->first_row;
     return VL_OK;
 }

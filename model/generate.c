@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/memory.h"
 #include "base/random.h"
@@ -27,9 +28,9 @@ static int64_t sample(const VlGenerateOptions *options, const float *logits, int
     for (int64_t i = 0; i < vocabulary; i++) order[i] = i;
     qsort_r(order, (size_t)vocabulary, sizeof *order, compare_logits, (void *)logits);
     double largest = logits[order[0]], total = 0, kept = 0;
-    for (int64_t i = 0; i < vocabulary; i++) total += exp((logits[order[i]] - largest) / options->temperature);
-    int64_t candidates = 0;
-    while (candidates < vocabulary && kept < options->top_p * total) {
+    int64_t candidates = 0, most = options->top_k > 0 && options->top_k < vocabulary ? options->top_k : vocabulary;
+    for (int64_t i = 0; i < most; i++) total += exp((logits[order[i]] - largest) / options->temperature);
+    while (candidates < most && kept < options->top_p * total) {
         kept += exp((logits[order[candidates++]] - largest) / options->temperature);
     }
     VlRandom random = {.seed = options->seed, .position = (uint64_t)draw};
@@ -69,7 +70,24 @@ static VlStatus check_options(const VlGenerateOptions *options) {
     if (!(options->top_p > 0 && options->top_p <= 1)) {
         return vl_error(VL_INVALID, "top_p is %g: give a number in (0,1]", options->top_p);
     }
+    if (options->top_k < 0) return vl_error(VL_INVALID, "top_k is %lld: give 0 or more", (long long)options->top_k);
+    if (!(options->repetition_penalty >= 0) || !isfinite(options->repetition_penalty)) {
+        return vl_error(VL_INVALID, "repetition_penalty is %g: give a number above 0", options->repetition_penalty);
+    }
     return VL_OK;
+}
+
+// Makes the ids that the answer holds less likely. `seen` is room for vocabulary numbers. Source: Keskar et al.,
+// "CTRL", 2019, with Hugging Face's rule for logits below zero.
+static void penalise(double penalty, float *logits, int64_t vocabulary, const int64_t *ids, int64_t count,
+                     int64_t *seen) {
+    if (penalty == 0 || penalty == 1) return;
+    memset(seen, 0, (size_t)vocabulary * sizeof *seen);
+    for (int64_t i = 0; i < count; i++) {
+        float *logit = &logits[ids[i]];
+        if (seen[ids[i]]++) continue;
+        *logit = (float)(*logit < 0 ? *logit * penalty : *logit / penalty);
+    }
 }
 
 // Runs a piece of the sequence and leaves the logits of its last token on the host.
@@ -83,6 +101,7 @@ static VlStatus advance(VlVlm *model, const VlBatch *batch, VlKvCache *cache, fl
 
 static VlStatus decode(VlVlm *model, const VlBatch *prompt, VlKvCache *cache, const VlGenerateOptions *options,
                        float *logits, int64_t *order, int64_t *ids, int64_t *count) {
+    int64_t vocabulary = vl_vlm_config(model)->decoder.vocabulary;
     int64_t boundaries[2] = {0, 1}, id, position, source = 0, target = VL_IGNORE;
     VlBatch next = {.sequences = 1,
                     .tokens = 1,
@@ -95,7 +114,8 @@ static VlStatus decode(VlVlm *model, const VlBatch *prompt, VlKvCache *cache, co
     const VlBatch *piece = prompt;
     for (*count = 0; *count < options->max_new_tokens;) {
         VL_TRY(advance(model, piece, cache, logits));
-        VL_TRY(vl_generate_choose(options, logits, vl_vlm_config(model)->decoder.vocabulary, *count, order, &id));
+        penalise(options->repetition_penalty, logits, vocabulary, ids, *count, order);
+        VL_TRY(vl_generate_choose(options, logits, vocabulary, *count, order, &id));
         ids[(*count)++] = id;
         if (options->token) VL_TRY(options->token(options->user, id));
         if (is_stop(options, id)) break;
@@ -121,6 +141,12 @@ VlStatus vl_generate(VlVlm *model, const VlSequence *prompt, const VlGenerateOpt
         VL_TRY_GOTO(status, vl_error(VL_INVALID, "the prompt is empty: give at least one token"), done);
     if (!vl_add(batch.tokens, options->max_new_tokens, &capacity)) {
         VL_TRY_GOTO(status, vl_error(VL_INVALID, "max_new_tokens is too large"), done);
+    }
+    status = vl_model_config_check_length(config, capacity);
+    if (status != VL_OK) {
+        status = vl_error_context(status, "a prompt of %lld tokens and max_new_tokens %lld", (long long)batch.tokens,
+                                  (long long)options->max_new_tokens);
+        goto done;
     }
     VL_TRY_GOTO(status, VL_NEW(&logits, vocabulary), done);
     VL_TRY_GOTO(status, VL_NEW(&order, vocabulary), done);

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "base/safetensors.h"
 
 #define TOWER_PREFIX "model.vision_tower.vision_tower."
 enum { CHUNK = 1 << 20 };  // elements that are read at a time
@@ -14,7 +13,7 @@ typedef struct Loader {
     VlParams *params;
     const VlModelConfig *config;
     uint64_t seed;
-    VlSafetensors main, tower;                                // without entries where there is no file
+    VlWeights main, tower;                                    // without entries where there is no file
     bool *found;                                              // [params->count] a file has it
     int64_t missing[VL_GROUP_COUNT], stored[VL_GROUP_COUNT];  // of the parameters that are not optional
     VlLoadReport report;
@@ -25,55 +24,32 @@ static bool ends_with(const char *text, const char *end) {
     return length >= tail && strcmp(text + length - tail, end) == 0;
 }
 
-// Opens the weights of a folder; a folder without any leaves the set empty. Weights in another form are an error: to
-// take the folder for one without weights would silently train from scratch.
-static VlStatus open_weights(VlSafetensors *set, const char *folder) {
-    char **names;
-    int64_t count;
-    VL_TRY(vl_list_folder(folder, &names, &count));
-    bool usable = false, foreign = false;
-    char example[256] = "";
-    for (int64_t i = 0; i < count; i++) {
-        if (strcmp(names[i], "model.safetensors") == 0 || strcmp(names[i], "model.safetensors.index.json") == 0) {
-            usable = true;
-        } else if (ends_with(names[i], ".safetensors") || ends_with(names[i], ".bin") || ends_with(names[i], ".pt") ||
-                   ends_with(names[i], ".pth")) {
-            foreign = true;
-            snprintf(example, sizeof example, "%s", names[i]);
-        }
-    }
-    vl_free_names(names, count);
-    if (!usable && foreign) {
-        return vl_error(
-            VL_UNSUPPORTED,
-            "%s: has weights (%s) but neither model.safetensors nor model.safetensors.index.json; convert them "
-            "to safetensors",
-            folder, example);
-    }
-    if (usable) VL_TRY(vl_safetensors_open(set, folder));
+// Opens the weights of a folder; a folder without any leaves the set empty.
+static VlStatus open_weights(VlWeights *set, const char *folder) {
+    char path[VL_PATH_MAX];
+    VL_TRY(vl_weights_locate(path, folder));
+    if (*path) VL_TRY(vl_weights_open(set, path));
     return VL_OK;
 }
 
-// Tensors that checkpoints may hold and that take no part; lm_head.weight comes here only if it is tied to the
-// embedding.
-static bool known_unused(const char *name) {
+// lm_head.weight comes here only if it is tied to the embedding.
+bool vl_model_load_skips(const char *name) {
     return strcmp(name, "lm_head.weight") == 0 || ends_with(name, ".rotary_emb.inv_freq") ||
            ends_with(name, ".embeddings.position_ids");
 }
 
-static const VlSafetensorsEntry *find_entry(const Loader *loader, const VlParam *param, const VlSafetensors **set) {
-    const VlSafetensorsEntry *entry = vl_safetensors_find(&loader->main, param->name);
+static const VlWeightsEntry *find_entry(const Loader *loader, const VlParam *param, const VlWeights **set) {
+    const VlWeightsEntry *entry = vl_weights_find(&loader->main, param->name);
     *set = &loader->main;
     if (entry || strncmp(param->name, TOWER_PREFIX, strlen(TOWER_PREFIX)) != 0) return entry;
     *set = &loader->tower;
-    return vl_safetensors_find(&loader->tower, param->name + strlen(TOWER_PREFIX));
+    return vl_weights_find(&loader->tower, param->name + strlen(TOWER_PREFIX));
 }
 
 static bool tower_is_in_main(const Loader *loader) {
     for (int64_t i = 0; i < loader->params->count; i++) {
         const VlParam *param = loader->params->rows[i];
-        if (param->group == VL_GROUP_VISION_TOWER && !param->optional &&
-            !vl_safetensors_find(&loader->main, param->name)) {
+        if (param->group == VL_GROUP_VISION_TOWER && !param->optional && !vl_weights_find(&loader->main, param->name)) {
             return false;
         }
     }
@@ -86,7 +62,7 @@ static VlStatus check_left_over(Loader *loader) {
     for (int64_t i = 0; i < loader->main.count; i++) {
         const char *name = loader->main.entries[i].name;
         if (vl_params_find(loader->params, name)) continue;
-        if (!known_unused(name)) {
+        if (!vl_model_load_skips(name)) {
             return vl_error(VL_FORMAT, "%s: tensor %.200s belongs to no part of the model that config.json describes",
                             loader->config->folder, name);
         }
@@ -97,7 +73,7 @@ static VlStatus check_left_over(Loader *loader) {
         if (strncmp(loader->tower.entries[i].name, "vision_model.", 13) != 0) continue;
         snprintf(name, sizeof name, TOWER_PREFIX "%.400s", loader->tower.entries[i].name);
         if (vl_params_find(loader->params, name)) continue;
-        if (!known_unused(name)) {
+        if (!vl_model_load_skips(name)) {
             return vl_error(VL_FORMAT,
                             "%s: tensor %.200s belongs to no part of the tower that its config.json describes",
                             loader->config->vision_folder, loader->tower.entries[i].name);
@@ -107,7 +83,7 @@ static VlStatus check_left_over(Loader *loader) {
     return VL_OK;
 }
 
-static VlStatus check_tensor(const VlParam *param, const VlSafetensorsEntry *entry) {
+static VlStatus check_tensor(const VlParam *param, const VlWeightsEntry *entry) {
     if (!vl_same_shape(param->shape, entry->tensor)) {
         VlTensor wanted = param->shape;
         wanted.dtype = entry->tensor.dtype;
@@ -126,8 +102,8 @@ static VlStatus check_tensor(const VlParam *param, const VlSafetensorsEntry *ent
 static VlStatus take_stock(Loader *loader) {
     for (int64_t i = 0; i < loader->params->count; i++) {
         const VlParam *param = loader->params->rows[i];
-        const VlSafetensors *set;
-        const VlSafetensorsEntry *entry = find_entry(loader, param, &set);
+        const VlWeights *set;
+        const VlWeightsEntry *entry = find_entry(loader, param, &set);
         loader->found[i] = entry != NULL;
         if (entry) {
             VL_TRY_CONTEXT(check_tensor(param, entry), "%s",
@@ -172,12 +148,12 @@ static VlStatus check_complete(const Loader *loader) {
     return VL_OK;
 }
 
-static VlStatus read_tensor(Loader *loader, VlParam *param, const VlSafetensors *set, const VlSafetensorsEntry *entry,
+static VlStatus read_tensor(Loader *loader, VlParam *param, const VlWeights *set, const VlWeightsEntry *entry,
                             void *buffer) {
     int64_t count = vl_elements(param->shape);
     for (int64_t begin = 0; begin < count; begin += CHUNK) {
         int64_t length = count - begin < CHUNK ? count - begin : CHUNK;
-        VL_TRY(vl_safetensors_read_part(set, entry, begin, length, buffer));
+        VL_TRY(vl_weights_read_part(set, entry, begin, length, buffer));
         VL_TRY(vl_params_set_part(loader->context, param, begin, length, buffer, entry->tensor.dtype));
     }
     return VL_OK;
@@ -190,8 +166,8 @@ static VlStatus fill(Loader *loader) {
     VlStatus status = VL_OK;
     for (int64_t i = 0; i < loader->params->count && status == VL_OK; i++) {
         VlParam *param = loader->params->rows[i];
-        const VlSafetensors *set;
-        const VlSafetensorsEntry *entry = find_entry(loader, param, &set);
+        const VlWeights *set;
+        const VlWeightsEntry *entry = find_entry(loader, param, &set);
         if (entry) {
             status = read_tensor(loader, param, set, entry, buffer);
             loader->report.loaded++;
@@ -204,24 +180,38 @@ static VlStatus fill(Loader *loader) {
     return status == VL_OK ? VL_OK : vl_error_frame(status, __func__, __FILE__, __LINE__);
 }
 
-static VlStatus load(Loader *loader, bool strict) {
+static VlStatus fill_from_sets(Loader *loader, bool strict) {
     VL_TRY(VL_NEW(&loader->found, loader->params->count));
-    VL_TRY(open_weights(&loader->main, loader->config->folder));
-    if (*loader->config->vision_folder && !tower_is_in_main(loader)) {
-        VL_TRY(open_weights(&loader->tower, loader->config->vision_folder));
-    }
     VL_TRY(check_left_over(loader));
     VL_TRY(take_stock(loader));
     if (strict) VL_TRY(check_complete(loader));
     return fill(loader);
 }
 
+static VlStatus load_folder(Loader *loader, bool strict) {
+    VL_TRY(open_weights(&loader->main, loader->config->folder));
+    if (*loader->config->vision_folder && !tower_is_in_main(loader)) {
+        VL_TRY(open_weights(&loader->tower, loader->config->vision_folder));
+    }
+    return fill_from_sets(loader, strict);
+}
+
 VlStatus vl_model_load(VlContext *context, VlParams *params, const VlModelConfig *config, uint64_t seed, bool strict,
                        VlLoadReport *report) {
     Loader loader = {.context = context, .params = params, .config = config, .seed = seed};
-    VlStatus status = load(&loader, strict);
-    vl_safetensors_close(&loader.main);
-    vl_safetensors_close(&loader.tower);
+    VlStatus status = load_folder(&loader, strict);
+    vl_weights_close(&loader.main);
+    vl_weights_close(&loader.tower);
+    vl_free(loader.found);
+    if (status != VL_OK) return vl_error_frame(status, __func__, __FILE__, __LINE__);
+    if (report) *report = loader.report;
+    return VL_OK;
+}
+
+VlStatus vl_model_load_weights(VlContext *context, VlParams *params, const VlModelConfig *config,
+                               const VlWeights *weights, uint64_t seed, bool strict, VlLoadReport *report) {
+    Loader loader = {.context = context, .params = params, .config = config, .seed = seed, .main = *weights};
+    VlStatus status = fill_from_sets(&loader, strict);
     vl_free(loader.found);
     if (status != VL_OK) return vl_error_frame(status, __func__, __FILE__, __LINE__);
     if (report) *report = loader.report;

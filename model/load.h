@@ -2,6 +2,7 @@
 #ifndef VL_MODEL_LOAD_H
 #define VL_MODEL_LOAD_H
 
+#include "base/weights.h"
 #include "model/config.h"
 #include "model/params.h"
 
@@ -17,8 +18,15 @@ typedef struct VlLoadReport {
 // `report` may be NULL. `strict`: a group of which some parameters are stored and others are not is an error, and so is
 // a language model or vision tower that is missing as a whole while other weights are stored (the connector may be
 // missing: it is trained first). Errors: VL_FORMAT naming the tensor (missing, of another shape with both shapes, or
-// unknown), VL_IO, VL_UNSUPPORTED (weights in another format than safetensors).
+// unknown), VL_IO, VL_UNSUPPORTED.
 VlStatus vl_model_load(VlContext *context, VlParams *params, const VlModelConfig *config, uint64_t seed, bool strict,
                        VlLoadReport *report);
+// The same from a set of tensors under their full names.
+VlStatus vl_model_load_weights(VlContext *context, VlParams *params, const VlModelConfig *config,
+                               const VlWeights *weights, uint64_t seed, bool strict, VlLoadReport *report);
+
+// Whether a stored tensor that is no parameter of the model is known to take no part (rotary tables, position ids, a
+// tied head); any other left-over tensor is an error.
+bool vl_model_load_skips(const char *name);
 
 #endif

@@ -222,13 +222,16 @@ VlStatus vl_params_get(VlContext *context, const VlParam *param, float *host) {
     return VL_OK;
 }
 
-static void draw(float *values, int64_t count, VlInit init, VlRandom *random) {
+void vl_init_values(VlInit init, const char *name, uint64_t seed, int64_t begin, int64_t count, float *values) {
+    static const uint64_t draws[] = {[VL_INIT_NORMAL] = 2, [VL_INIT_UNIFORM] = 1};  // of the stream, an element
+    VlRandom random = vl_random(seed, vl_hash_string(name));
+    random.position = (uint64_t)begin * draws[init.kind];
     for (int64_t i = 0; i < count; i++) {
         switch (init.kind) {
         case VL_INIT_ZEROS: values[i] = 0; break;
         case VL_INIT_ONES: values[i] = 1; break;
-        case VL_INIT_NORMAL: values[i] = (float)(vl_random_normal(random) * init.scale); break;
-        case VL_INIT_UNIFORM: values[i] = (float)((2 * vl_random_uniform(random) - 1) * init.scale); break;
+        case VL_INIT_NORMAL: values[i] = (float)(vl_random_normal(&random) * init.scale); break;
+        case VL_INIT_UNIFORM: values[i] = (float)((2 * vl_random_uniform(&random) - 1) * init.scale); break;
         }
     }
 }
@@ -238,12 +241,11 @@ VlStatus vl_params_initialise(VlContext *context, VlParams *params, VlParam *par
     if (context->planning) return VL_OK;
     float *values;
     VL_TRY(VL_NEW(&values, CHUNK));
-    VlRandom random = vl_random(seed, vl_hash_string(param->name));
     int64_t count = vl_elements(param->value);
     VlStatus status = VL_OK;
     for (int64_t begin = 0; begin < count && status == VL_OK; begin += CHUNK) {
         int64_t length = count - begin < CHUNK ? count - begin : CHUNK;
-        draw(values, length, param->init, &random);
+        vl_init_values(param->init, param->name, seed, begin, length, values);
         status = vl_params_set_part(context, param, begin, length, values, VL_F32);
     }
     vl_free(values);

@@ -77,6 +77,8 @@ void vl_params_set_trainable(VlParams *params, VlGroups groups);
 // Takes device memory for values (dtype), gradients and masters of trainable rows, zeroed. On a planning context: only
 // counts.
 VlStatus vl_params_bind(VlContext *context, VlParams *params, VlDtype dtype);
+// Elements [begin, begin + count) of what an init gives the parameter `name` under `seed`.
+void vl_init_values(VlInit init, const char *name, uint64_t seed, int64_t begin, int64_t count, float *values);
 // Values from the row's init, keyed by (seed, name): the same on any rank and in any order of rows.
 VlStatus vl_params_initialise(VlContext *context, VlParams *params, VlParam *param, uint64_t seed);
 // Value (and master) from `count` host elements of `dtype`; and the value (the master where there is one) to host f32.

@@ -5,7 +5,7 @@
 #include "data/preprocess.h"
 
 typedef struct VlBenchDataOptions {
-    const char *video;
+    const char *video, *audio;  // one of them; the other is NULL
     int64_t frames, image_size, threads;
     VlAspect aspect;
     double seconds;
@@ -16,7 +16,8 @@ typedef struct VlBenchDataResult {
     double seconds;
 } VlBenchDataResult;
 
-// Each thread reads the video from its file to preprocessed frames until the time is over.
+// Each thread reads the video from its file to preprocessed frames, or the sound from its file to filter banks, until
+// the time is over.
 VlStatus vl_bench_data(const VlBenchDataOptions *options, VlBenchDataResult *result);
 
 #endif

@@ -5,50 +5,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
-#include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "train/checkpoint_file.h"
+#include "train/checkpoint_manifest.h"
 
-enum { FORMAT_VERSION = 1, MANIFEST_LIMIT = 64 << 20 };
 #define CONFIGURATION "config.resolved.yaml"
-
-static void print_hash(XXH128_hash_t hash, char hex[33]) {
-    snprintf(hex, 33, "%016" PRIx64 "%016" PRIx64, hash.high64, hash.low64);
-}
-
-VlStatus vl_hash_file(const char *path, char hex[33]) {
-    enum { BLOCK = 4 << 20 };
-    VlReader reader;
-    char *block = NULL;
-    VL_TRY(vl_reader_open(&reader, path));
-    XXH3_state_t *state = XXH3_createState();
-    VlStatus status =
-        state ? VL_NEW(&block, BLOCK) : vl_error(VL_OUT_OF_MEMORY, "out of memory while hashing %s", path);
-    if (status == VL_OK) XXH3_128bits_reset(state);
-    for (int64_t offset = 0; offset < reader.size && status == VL_OK;) {
-        int64_t size = reader.size - offset < BLOCK ? reader.size - offset : BLOCK;
-        status = vl_reader_read(&reader, offset, block, size);
-        if (status == VL_OK) XXH3_128bits_update(state, block, (size_t)size);
-        offset += size;
-    }
-    if (status == VL_OK) print_hash(XXH3_128bits_digest(state), hex);
-    vl_reader_close(&reader);
-    XXH3_freeState(state);
-    vl_free(block);
-    return status;
-}
 
 static VlStatus checkpoints_folder(const char *run, char folder[VL_PATH_MAX]) {
     return vl_path_join(folder, run, "checkpoints");
 }
 
-static VlStatus rank_file(const char *folder, int64_t rank, char path[VL_PATH_MAX]) {
-    char name[64];
-    snprintf(name, sizeof name, "rank-%05" PRId64 ".h5", rank);
-    return vl_path_join(path, folder, name);
+static void rank_name(int64_t rank, const char *extension, char name[VL_TABLE_FILE]) {
+    snprintf(name, VL_TABLE_FILE, "rank-%05" PRId64 "%s", rank, extension);
 }
 
 // ----------------------------------------------------------------------------------------------------------------
@@ -67,51 +37,30 @@ static void share(const VlParams *params, int64_t rank, int64_t ranks, int64_t *
     }
 }
 
-typedef struct FileHash {
-    char hex[33];
-    int64_t size;
-} FileHash;
-
-// XXH3-128 of a manifest's values, whatever its layout as text. `root` has no member "hash".
-static VlStatus hash_manifest(const json_t *root, const char *name, char hex[33]) {
-    char *text = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS);
-    if (!text) return vl_error(VL_OUT_OF_MEMORY, "out of memory for the hash of %s", name);
-    print_hash(XXH3_128bits(text, strlen(text)), hex);
-    free(text);
-    return VL_OK;
-}
-
-static VlStatus write_manifest(const char *folder, const VlOptimizer *optimizer, const VlModelSource *base,
-                               const char *trainable, const VlProgress *progress, int64_t files,
-                               const int64_t *hashes) {
-    char path[VL_PATH_MAX], configuration[VL_PATH_MAX], configuration_hash[33], own_hash[33];
-    VL_TRY(vl_path_join(path, folder, "manifest.json"));
-    VL_TRY(vl_path_join(configuration, folder, CONFIGURATION));
-    VL_TRY(vl_hash_file(configuration, configuration_hash));
-    json_t *list = json_array();
-    for (int64_t i = 0; i < files; i++) {
-        char name[64], hex[33];
-        snprintf(name, sizeof name, "rank-%05" PRId64 ".h5", i);
-        snprintf(hex, sizeof hex, "%016" PRIx64 "%016" PRIx64, (uint64_t)hashes[3 * i], (uint64_t)hashes[3 * i + 1]);
-        json_array_append_new(
-            list, json_pack("{s:s, s:I, s:s}", "name", name, "size", (json_int_t)hashes[3 * i + 2], "xxh3_128", hex));
-    }
+static json_t *describe_run(const VlOptimizer *optimizer, const VlModelSource *base, const char *trainable,
+                            const VlProgress *progress) {
     char data_hash[17];
     snprintf(data_hash, sizeof data_hash, "%016" PRIx64, progress->data_hash);
-    json_t *root =
-        json_pack("{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:I, s:{s:s, s:s, s:I}, s:s, s:o}",
-                  "version", FORMAT_VERSION, "step", (json_int_t)progress->step, "steps", (json_int_t)progress->steps,
-                  "skipped", (json_int_t)progress->skipped, "bad_samples", (json_int_t)progress->bad_samples,
-                  "bad_in_a_row", (json_int_t)progress->bad_in_a_row, "global_batch",
-                  (json_int_t)progress->global_batch, "seed", (json_int_t)progress->seed, "optimizer_steps",
-                  (json_int_t)optimizer->steps, "data_hash", data_hash, "trainable", trainable, "elements",
-                  (json_int_t)optimizer->params->trainable_elements, "base", "path", base->path, "hash", base->hash,
-                  "seed", (json_int_t)base->seed, "configuration_xxh3_128", configuration_hash, "files", list);
-    if (!root) return vl_error(VL_OUT_OF_MEMORY, "out of memory for the manifest of %s", folder);
-    VlStatus status = hash_manifest(root, path, own_hash);
-    if (status == VL_OK && json_object_set_new(root, "hash", json_string(own_hash)) != 0)
-        status = vl_error(VL_OUT_OF_MEMORY, "out of memory for the manifest of %s", folder);
-    if (status == VL_OK) status = vl_json_save(path, root, JSON_INDENT(1));
+    return json_pack("{s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:I, s:{s:s, s:s, s:I}, s:[]}",
+                     "version", VL_MANIFEST_VERSION, "kind", "run", "step", (json_int_t)progress->step, "steps",
+                     (json_int_t)progress->steps, "skipped", (json_int_t)progress->skipped, "bad_samples",
+                     (json_int_t)progress->bad_samples, "bad_in_a_row", (json_int_t)progress->bad_in_a_row,
+                     "global_batch", (json_int_t)progress->global_batch, "seed", (json_int_t)progress->seed,
+                     "optimizer_steps", (json_int_t)optimizer->steps, "data_hash", data_hash, "trainable", trainable,
+                     "elements", (json_int_t)optimizer->params->trainable_elements, "base", "path", base->path, "hash",
+                     base->hash, "seed", (json_int_t)base->seed, "files");
+}
+
+// Names the configuration and the ranks' tables, which name the ranks' HDF5 files.
+static VlStatus write_manifest(const char *folder, json_t *root, int64_t ranks) {
+    VlStatus status = root ? VL_OK : vl_error(VL_OUT_OF_MEMORY, "out of memory for the manifest of %s", folder);
+    if (status == VL_OK) status = vl_manifest_add_file(root, folder, CONFIGURATION, false);
+    for (int64_t i = 0; i < ranks && status == VL_OK; i++) {
+        char name[VL_TABLE_FILE];
+        rank_name(i, ".json", name);
+        status = vl_manifest_add_file(root, folder, name, true);
+    }
+    if (status == VL_OK) return vl_manifest_write(root, folder);
     json_decref(root);
     return status;
 }
@@ -151,22 +100,12 @@ static VlStatus remove_old(const char *run, int64_t step, int64_t keep) {
     return status;
 }
 
-// This rank's file, its hash and size.
-static VlStatus save_share(VlComm *comm, const char *folder, const VlOptimizer *optimizer, int64_t hash[3]) {
-    char path[VL_PATH_MAX], hex[33];
-    int64_t first, last, size;
+static VlStatus save_share(VlComm *comm, const char *folder, const VlOptimizer *optimizer) {
+    char name[VL_TABLE_FILE];
+    int64_t first, last;
     share(optimizer->params, vl_comm_rank(comm), vl_comm_size(comm), &first, &last);
-    VL_TRY(rank_file(folder, vl_comm_rank(comm), path));
-    VL_TRY(vl_checkpoint_file_write(path, optimizer, first, last));
-    VL_TRY(vl_hash_file(path, hex));
-    VL_TRY(vl_file_size(path, &size));
-    char high[17];
-    memcpy(high, hex, 16);
-    high[16] = '\0';
-    hash[0] = (int64_t)strtoull(high, NULL, 16);
-    hash[1] = (int64_t)strtoull(hex + 16, NULL, 16);
-    hash[2] = size;
-    return VL_OK;
+    rank_name(vl_comm_rank(comm), "", name);
+    return vl_checkpoint_file_save(folder, name, optimizer, first, last);
 }
 
 VlStatus vl_checkpoint_save(VlComm *comm, const char *run, const VlOptimizer *optimizer, const VlModelSource *base,
@@ -174,7 +113,6 @@ VlStatus vl_checkpoint_save(VlComm *comm, const char *run, const VlOptimizer *op
                             int64_t keep) {
     char folder[VL_PATH_MAX], name[64], final[VL_PATH_MAX], temporary[VL_PATH_MAX + 8], path[VL_PATH_MAX];
     bool leader = vl_comm_rank(comm) == 0;
-    int64_t hash[3] = {0}, *hashes = NULL;
     VL_TRY(checkpoints_folder(run, folder));
     snprintf(name, sizeof name, "step-%08" PRId64, progress->step);
     VL_TRY(vl_path_join(final, folder, name));
@@ -185,14 +123,12 @@ VlStatus vl_checkpoint_save(VlComm *comm, const char *run, const VlOptimizer *op
         if (status == VL_OK) status = vl_make_folders(temporary);
     }
     VL_TRY(vl_comm_agree(comm, status));
-    VL_TRY_GOTO(status, vl_comm_agree(comm, save_share(comm, temporary, optimizer, hash)), failed);
-    VL_TRY_GOTO(status, VL_NEW(&hashes, 3 * vl_comm_size(comm)), failed);
-    VL_TRY_GOTO(status, vl_comm_gather_i64(comm, hash, 3, hashes), failed);
+    VL_TRY_GOTO(status, vl_comm_agree(comm, save_share(comm, temporary, optimizer)), failed);
     if (leader) {
         status = vl_path_join(path, temporary, CONFIGURATION);
         if (status == VL_OK) status = vl_write_file(path, configuration, (int64_t)strlen(configuration));
         if (status == VL_OK)
-            status = write_manifest(temporary, optimizer, base, trainable, progress, vl_comm_size(comm), hashes);
+            status = write_manifest(temporary, describe_run(optimizer, base, trainable, progress), vl_comm_size(comm));
         if (status == VL_OK) status = vl_sync_folder(temporary);
         // A checkpoint of this step from before a fall-back to an earlier one makes way.
         if (status == VL_OK) status = discard(final);
@@ -204,7 +140,6 @@ VlStatus vl_checkpoint_save(VlComm *comm, const char *run, const VlOptimizer *op
     }
     VL_TRY_GOTO(status, vl_comm_agree(comm, status), failed);
 failed:
-    vl_free(hashes);
     if (status != VL_OK && leader) {
         VlError error = vl_error_take(status);
         vl_remove_tree(temporary);
@@ -262,30 +197,6 @@ static VlStatus copy_string(const json_t *object, const char *name, const char *
     return VL_OK;
 }
 
-static VlStatus check_manifest(json_t *root, const char *manifest) {
-    int64_t version = 0;
-    char expected[33], found[33];
-    VL_TRY(vl_json_get_int(root, manifest, "version", true, &version));
-    if (version != FORMAT_VERSION) {
-        return vl_error(VL_UNSUPPORTED, "%s: version %" PRId64 " of the format; this program reads version %d",
-                        manifest, version, FORMAT_VERSION);
-    }
-    VL_TRY(copy_string(root, manifest, "hash", expected, sizeof expected));
-    json_object_del(root, "hash");
-    VL_TRY(hash_manifest(root, manifest, found));
-    if (strcmp(found, expected) != 0)
-        return vl_error(VL_FORMAT, "%s does not match the hash within it: the checkpoint is damaged", manifest);
-    return VL_OK;
-}
-
-static VlStatus open_manifest(const char *path, json_t **root, char manifest[VL_PATH_MAX]) {
-    VL_TRY(vl_path_join(manifest, path, "manifest.json"));
-    VL_TRY(vl_json_load(manifest, MANIFEST_LIMIT, root));
-    VlStatus status = check_manifest(*root, manifest);
-    if (status != VL_OK) json_decref(*root);
-    return status;
-}
-
 static VlStatus read_info(const json_t *root, const char *name, VlCheckpointInfo *info) {
     VlProgress *progress = &info->progress;
     char data_hash[17];
@@ -306,99 +217,58 @@ static VlStatus read_info(const json_t *root, const char *name, VlCheckpointInfo
     return vl_json_get_int(base, name, "seed", true, &info->seed);
 }
 
+static VlStatus read_kind(const json_t *root, const char *name, VlCheckpointInfo *info) {
+    const char *kind = NULL;
+    VL_TRY(vl_json_get_string(root, name, "kind", true, &kind));
+    info->model = strcmp(kind, "model") == 0;
+    if (info->model) return VL_OK;
+    if (strcmp(kind, "run") != 0) return vl_error(VL_FORMAT, "%s: 'kind' is '%.60s'", name, kind);
+    return read_info(root, name, info);
+}
+
 VlStatus vl_checkpoint_info(const char *path, VlCheckpointInfo *info) {
-    char manifest[VL_PATH_MAX];
-    json_t *root;
+    VlManifest manifest;
     *info = (VlCheckpointInfo){0};
-    VL_TRY(open_manifest(path, &root, manifest));
-    VlStatus status = read_info(root, manifest, info);
-    json_decref(root);
+    VL_TRY(vl_manifest_open(&manifest, path));
+    VlStatus status = read_kind(manifest.root, manifest.path, info);
+    vl_manifest_close(&manifest);
     return status;
 }
 
-// The path, size and hash of file number `i` of a manifest.
-static VlStatus manifest_file(const json_t *root, const char *manifest, const char *folder, size_t i,
-                              char path[VL_PATH_MAX], int64_t *size, char hex[33]) {
-    const json_t *file = json_array_get(json_object_get(root, "files"), i);
-    char name[256];
-    if (!json_is_object(file)) return vl_error(VL_FORMAT, "%s: 'files' is no list of objects", manifest);
-    VL_TRY(copy_string(file, manifest, "name", name, sizeof name));
-    if (strchr(name, '/')) return vl_error(VL_FORMAT, "%s: file '%s' lies outside of the checkpoint", manifest, name);
-    VL_TRY(vl_json_get_int(file, manifest, "size", true, size));
-    VL_TRY(copy_string(file, manifest, "xxh3_128", hex, 33));
-    return vl_path_join(path, folder, name);
-}
-
-static VlStatus verify_file(const json_t *root, const char *manifest, const char *folder, size_t i) {
-    char path[VL_PATH_MAX], expected[33], found[33];
-    int64_t size, actual;
-    VL_TRY(manifest_file(root, manifest, folder, i, path, &size, expected));
-    VL_TRY(vl_file_size(path, &actual));
-    if (actual != size) {
-        return vl_error(VL_FORMAT, "%s has %" PRId64 " bytes, %" PRId64 " were written: the checkpoint is damaged",
-                        path, actual, size);
-    }
-    VL_TRY(vl_hash_file(path, found));
-    if (strcmp(found, expected) != 0) {
-        return vl_error(VL_FORMAT, "%s does not match its hash (%s, expected %s): the checkpoint is damaged", path,
-                        found, expected);
-    }
-    return VL_OK;
-}
-
-static VlStatus verify_configuration(const json_t *root, const char *manifest, const char *folder) {
-    char path[VL_PATH_MAX], expected[33], found[33];
-    VL_TRY(copy_string(root, manifest, "configuration_xxh3_128", expected, sizeof expected));
-    VL_TRY(vl_path_join(path, folder, CONFIGURATION));
-    VL_TRY(vl_hash_file(path, found));
-    if (strcmp(found, expected) != 0)
-        return vl_error(VL_FORMAT, "%s does not match its hash: the checkpoint is damaged", path);
-    return VL_OK;
-}
-
 VlStatus vl_checkpoint_verify(VlComm *comm, const char *path) {
-    char manifest[VL_PATH_MAX];
-    json_t *root = NULL;
-    VlStatus status = open_manifest(path, &root, manifest);
+    VlManifest manifest;
+    VlStatus status = vl_manifest_open(&manifest, path);
     if (status == VL_OK) {
-        size_t files = json_array_size(json_object_get(root, "files"));
-        if (files == 0) status = vl_error(VL_FORMAT, "%s names no files", manifest);
-        if (status == VL_OK && vl_comm_rank(comm) == 0) status = verify_configuration(root, manifest, path);
-        for (size_t i = (size_t)vl_comm_rank(comm); i < files && status == VL_OK; i += (size_t)vl_comm_size(comm)) {
-            status = verify_file(root, manifest, path, i);
-        }
-        json_decref(root);
+        if (vl_comm_rank(comm) == 0) status = vl_manifest_verify_files(&manifest);
+        if (status == VL_OK) status = vl_manifest_verify_rest(&manifest, vl_comm_rank(comm), vl_comm_size(comm));
+        if (status == VL_OK) status = vl_manifest_verify_tensors(&manifest, vl_comm_rank(comm), vl_comm_size(comm));
+        vl_manifest_close(&manifest);
     }
     return vl_comm_agree(comm, status);
 }
 
-static VlStatus load_files(const json_t *root, const char *manifest, const char *path, VlContext *context,
-                           VlParams *params, VlOptimizer *optimizer, bool *found) {
-    size_t files = json_array_size(json_object_get(root, "files"));
-    for (size_t i = 0; i < files; i++) {
-        char file[VL_PATH_MAX], hex[33];
-        int64_t size;
-        VL_TRY(manifest_file(root, manifest, path, i, file, &size, hex));
-        VL_TRY(vl_checkpoint_file_read(file, context, params, optimizer, found));
+static VlStatus load_tables(const VlManifest *manifest, VlContext *context, VlParams *params, VlOptimizer *optimizer,
+                            bool *found) {
+    for (int64_t i = 0; i < manifest->tables; i++) {
+        VL_TRY(vl_checkpoint_file_read(manifest->folder, &manifest->table[i], context, params, optimizer, found));
     }
     if (!optimizer) return VL_OK;
     for (int64_t i = 0; i < params->count; i++) {
         if (params->rows[i]->trainable && !found[i]) {
             return vl_error(VL_FORMAT, "%s lacks %s, which this run trains; start a new run in another output folder",
-                            path, params->rows[i]->name);
+                            manifest->folder, params->rows[i]->name);
         }
     }
-    return vl_json_get_int(root, manifest, "optimizer_steps", true, &optimizer->steps);
+    return vl_json_get_int(manifest->root, manifest->path, "optimizer_steps", true, &optimizer->steps);
 }
 
 VlStatus vl_checkpoint_load(VlContext *context, const char *path, VlParams *params, VlOptimizer *optimizer) {
-    char manifest[VL_PATH_MAX];
-    json_t *root;
+    VlManifest manifest;
     bool *found = NULL;
-    VL_TRY(open_manifest(path, &root, manifest));
+    VL_TRY(vl_manifest_open(&manifest, path));
     VlStatus status = VL_NEW(&found, params->count);
-    if (status == VL_OK) status = load_files(root, manifest, path, context, params, optimizer, found);
+    if (status == VL_OK) status = load_tables(&manifest, context, params, optimizer, found);
     vl_free(found);
-    json_decref(root);
+    vl_manifest_close(&manifest);
     return status;
 }

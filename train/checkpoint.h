@@ -1,8 +1,9 @@
 // Checkpoints: what trains, the optimizer's state, and where the run stands, as logical tensors that do not depend on
-// the number of ranks. A checkpoint is a folder step-00000030/ with one HDF5 file a rank, the resolved configuration,
-// and manifest.json, which names the XXH3-128 hash of every file. It is written under a temporary name, fsynced, and
-// renamed: it is there whole or not at all. The manifest holds a hash of itself, too. What does not train is kept by
-// reference (path and hash), not by copy.
+// the number of ranks. A checkpoint is a folder step-00000030/ with one HDF5 file a rank and the table of its tensors,
+// the resolved configuration, and manifest.json, which holds the hashes (train/checkpoint_manifest.h). It is written
+// under a temporary name, fsynced, and renamed: it is there whole or not at all. What does not train is kept by
+// reference (path and hash), not by copy. Another kind of checkpoint holds a whole model, and nothing of a run: it is
+// what a model folder becomes (train/convert.h).
 #ifndef VL_TRAIN_CHECKPOINT_H
 #define VL_TRAIN_CHECKPOINT_H
 
@@ -24,6 +25,7 @@ typedef struct VlProgress {
 } VlProgress;
 
 typedef struct VlCheckpointInfo {
+    bool model;  // a whole model: nothing below applies
     VlProgress progress;
     char trainable[256];     // names of the groups that trained
     char base[VL_PATH_MAX];  // the model that the run started from: its frozen parts are used
@@ -41,7 +43,7 @@ VlStatus vl_checkpoint_save(VlComm *comm, const char *run, const VlOptimizer *op
 VlStatus vl_checkpoint_newest(const char *run, int64_t before, char path[VL_PATH_MAX]);
 // N of a path that ends in step-N.
 int64_t vl_checkpoint_step(const char *path);
-// Reads manifest.json alone.
+// Reads the manifest and the tables that it names.
 VlStatus vl_checkpoint_info(const char *path, VlCheckpointInfo *info);
 // Hashes the checkpoint's files against its manifest; ranks share the work. Collective; every rank leaves with the same
 // verdict.
@@ -51,8 +53,5 @@ VlStatus vl_checkpoint_verify(VlComm *comm, const char *path);
 VlStatus vl_checkpoint_load(VlContext *context, const char *path, VlParams *params, VlOptimizer *optimizer);
 // Leftovers of saves that never finished. Called by one rank.
 VlStatus vl_checkpoint_clean(const char *run);
-
-// XXH3-128 of a file as 32 hexadecimal digits.
-VlStatus vl_hash_file(const char *path, char hex[33]);
 
 #endif

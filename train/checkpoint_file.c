@@ -3,13 +3,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <hdf5.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "base/sparse.h"
 
-// Elements that pass through host memory at a time.
-enum { PIECE = 4 << 20 };
+// Elements that pass through host memory at a time: a whole number of hash pieces. Datasets of at least a block begin
+// at a block of the file, so that blocks of zeros in them are blocks of the file.
+enum { PIECE = 4 << 20, BLOCK = 4096 };
 
 static const char *const kinds[] = {"parameters", "moment1", "moment2"};
 
@@ -18,110 +21,7 @@ static VlStatus failed(const char *action, const char *path, const char *name) {
     return vl_error(VL_IO, "cannot %s %s%s%s: %s", action, path, *name ? ", tensor " : "", name, reason);
 }
 
-static VlTensor flat_range(const VlOptimizer *optimizer, int kind, int64_t offset, int64_t count) {
-    const VlTensor flats[] = {optimizer->params->flat_master, optimizer->moment1, optimizer->moment2};
-    return vl_rows(flats[kind], offset, count);
-}
-
-// Selects rows [begin, begin + count) of the first extent in `space`.
-static bool select_rows(hid_t space, VlTensor shape, int64_t begin, int64_t count) {
-    hsize_t start[VL_MAX_DIMS] = {0}, length[VL_MAX_DIMS];
-    for (int32_t i = 0; i < shape.dims; i++) length[i] = (hsize_t)shape.dim[i];
-    start[0] = (hsize_t)begin;
-    length[0] = (hsize_t)count;
-    return H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, length, NULL) >= 0;
-}
-
-static int64_t row_elements(VlTensor shape) {
-    int64_t elements = 1;
-    for (int32_t i = 1; i < shape.dims; i++) elements *= shape.dim[i];
-    return elements;
-}
-
-static int64_t rows_per_piece(VlTensor shape) {
-    int64_t row = row_elements(shape);
-    return row >= PIECE ? 1 : PIECE / (row > 0 ? row : 1);
-}
-
-// Moves elements [offset, offset + count) of a tensor between device and `host`.
-typedef VlStatus (*Move)(void *user, int64_t offset, int64_t count, float *host);
-
-// Passes a dataset piece by piece through host memory: writing takes each piece from `move`, reading gives it to
-// `move`.
-static VlStatus transfer(hid_t set, VlTensor shape, bool writing, Move move, void *user, const char *path,
-                         const char *name) {
-    int64_t row = row_elements(shape), piece = rows_per_piece(shape);
-    if (piece > shape.dim[0]) piece = shape.dim[0];
-    float *host = NULL;
-    VlStatus status = VL_OK;
-    hid_t space = H5Dget_space(set);
-    VL_TRY_GOTO(status, VL_NEW(&host, piece * row), done);
-    for (int64_t begin = 0; begin < shape.dim[0]; begin += piece) {
-        int64_t rows = shape.dim[0] - begin < piece ? shape.dim[0] - begin : piece;
-        hsize_t elements = (hsize_t)(rows * row);
-        hid_t memory = H5Screate_simple(1, &elements, NULL);
-        if (writing) status = move(user, begin * row, rows * row, host);
-        errno = 0;
-        if (status == VL_OK && (memory < 0 || !select_rows(space, shape, begin, rows) ||
-                                (writing ? H5Dwrite(set, H5T_NATIVE_FLOAT, memory, space, H5P_DEFAULT, host)
-                                         : H5Dread(set, H5T_NATIVE_FLOAT, memory, space, H5P_DEFAULT, host)) < 0)) {
-            status = failed(writing ? "write" : "read", path, name);
-        }
-        if (memory >= 0) H5Sclose(memory);
-        if (status == VL_OK && !writing) status = move(user, begin * row, rows * row, host);
-        if (status != VL_OK) goto done;
-    }
-done:
-    if (space >= 0) H5Sclose(space);
-    vl_free(host);
-    return status;
-}
-
-typedef struct Place {
-    const VlOptimizer *optimizer;
-    VlContext *context;
-    VlParam *param;
-    int kind;
-} Place;
-
-static VlStatus take(void *user, int64_t offset, int64_t count, float *host) {
-    const Place *place = user;
-    VlTensor range = flat_range(place->optimizer, place->kind, place->param->offset + offset, count);
-    return vl_copy_to_host(place->optimizer->context, host, range);
-}
-
-static VlStatus give_moment(void *user, int64_t offset, int64_t count, float *host) {
-    const Place *place = user;
-    VlTensor range = flat_range(place->optimizer, place->kind, place->param->offset + offset, count);
-    return vl_copy_from_host(place->context, range, host);
-}
-
-static VlStatus give_parameter(void *user, int64_t offset, int64_t count, float *host) {
-    const Place *place = user;
-    return vl_params_set_part(place->context, place->param, offset, count, host, VL_F32);
-}
-
-static VlStatus write_tensor(hid_t group, Place *place, const char *path) {
-    VlTensor shape = place->param->shape;
-    hsize_t extents[VL_MAX_DIMS];
-    for (int32_t i = 0; i < shape.dims; i++) extents[i] = (hsize_t)shape.dim[i];
-    errno = 0;
-    hid_t space = H5Screate_simple(shape.dims, extents, NULL);
-    hid_t set = H5Dcreate2(group, place->param->name, H5T_IEEE_F32LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-    VlStatus status = set < 0 ? failed("create", path, place->param->name)
-                              : transfer(set, shape, true, take, place, path, place->param->name);
-    if (set >= 0 && H5Dclose(set) < 0 && status == VL_OK) status = failed("write", path, place->param->name);
-    if (space >= 0) H5Sclose(space);
-    return status;
-}
-
-static VlStatus sync_file(const char *path) {
-    int descriptor = open(path, O_RDWR | O_CLOEXEC);
-    if (descriptor < 0) return failed("open", path, "");
-    int result = fsync(descriptor);
-    if (close(descriptor) != 0 || result != 0) return failed("fsync", path, "");
-    return VL_OK;
-}
+// ---- The file and its datasets ------------------------------------------------
 
 // Before the first call of the library. Its clean-up at exit crashes after a failed write (a full disk), and is not
 // needed: every file is closed here. Its messages are ours to word.
@@ -130,122 +30,264 @@ static void start_hdf5(void) {
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 
-VlStatus vl_checkpoint_file_write(const char *path, const VlOptimizer *optimizer, int64_t first, int64_t last) {
-    start_hdf5();
-    if (vl_fault_hit()) return vl_error(VL_IO, "cannot create %s: injected fault", path);
-    errno = 0;
-    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
-    if (file < 0) return failed("create", path, "");
-    VlStatus status = VL_OK;
-    for (int kind = 0; kind < 3 && status == VL_OK; kind++) {
-        hid_t group = H5Gcreate2(file, kinds[kind], H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-        if (group < 0) {
-            status = failed("create a group in", path, "");
-            break;
-        }
-        for (int64_t i = first; i < last && status == VL_OK; i++) {
-            Place place = {optimizer, optimizer->context, optimizer->params->rows[i], kind};
-            if (place.param->trainable) status = write_tensor(group, &place, path);
-        }
-        if (H5Gclose(group) < 0 && status == VL_OK) status = failed("write", path, "");
-    }
-    if (H5Fclose(file) < 0 && status == VL_OK) status = failed("write", path, "");
-    return status == VL_OK ? sync_file(path) : status;
+// IEEE binary16, which HDF5 1.10 has no name for. The caller closes it.
+static hid_t make_half(void) {
+    hid_t type = H5Tcopy(H5T_IEEE_F32LE);
+    if (type < 0) return type;
+    bool made = H5Tset_fields(type, 15, 10, 5, 0, 10) >= 0 && H5Tset_size(type, 2) >= 0 && H5Tset_ebias(type, 15) >= 0;
+    if (made) return type;
+    H5Tclose(type);
+    return -1;
 }
 
-static VlStatus read_shape(hid_t set, const char *path, const char *name, VlTensor *shape) {
-    hid_t space = H5Dget_space(set);
-    int dims = space < 0 ? -1 : H5Sget_simple_extent_ndims(space);
-    hsize_t extents[VL_MAX_DIMS] = {0};
-    VlStatus status = VL_OK;
-    if (dims < 1 || dims > VL_MAX_DIMS || H5Sget_simple_extent_dims(space, extents, NULL) < 0) {
-        status = vl_error(VL_FORMAT, "%s: tensor %s has no valid extents", path, name);
-    } else {
-        int64_t dim[VL_MAX_DIMS], elements = 4;
-        for (int i = 0; i < dims; i++) {
-            dim[i] = (int64_t)extents[i];
-            if (!vl_multiply(elements, dim[i], &elements)) {
-                status = vl_error(VL_FORMAT, "%s: tensor %s is larger than 2^63 bytes", path, name);
-                break;
-            }
-        }
-        if (status == VL_OK) *shape = vl_tensor_make(NULL, VL_F32, dims, dim);
+// The file's type for a dtype. The caller closes it.
+static hid_t make_type(VlDtype dtype) {
+    switch (dtype) {
+    case VL_F32: return H5Tcopy(H5T_IEEE_F32LE);
+    case VL_F64: return H5Tcopy(H5T_IEEE_F64LE);
+    case VL_F16: return make_half();
+    case VL_BF16: return H5Tcopy(H5T_STD_U16LE);
+    case VL_I64: return H5Tcopy(H5T_STD_I64LE);
+    case VL_I32: return H5Tcopy(H5T_STD_I32LE);
+    case VL_I16: return H5Tcopy(H5T_STD_I16LE);
+    case VL_I8: return H5Tcopy(H5T_STD_I8LE);
+    default: return H5Tcopy(H5T_STD_U8LE);
     }
+}
+
+static bool write_attribute(hid_t set, const char *text) {
+    hid_t space = H5Screate(H5S_SCALAR), type = H5Tcopy(H5T_C_S1), attribute = -1;
+    bool written = space >= 0 && type >= 0 && H5Tset_size(type, strlen(text)) >= 0;
+    if (written) attribute = H5Acreate2(set, "dtype", type, space, H5P_DEFAULT, H5P_DEFAULT);
+    written = attribute >= 0 && H5Awrite(attribute, type, text) >= 0;
+    if (attribute >= 0 && H5Aclose(attribute) < 0) written = false;
+    if (type >= 0) H5Tclose(type);
     if (space >= 0) H5Sclose(space);
+    return written;
+}
+
+// The dataset of a tensor; its offset into *offset.
+static bool create_dataset(hid_t group, hid_t layout, const char *name, VlStoredTensor *tensor) {
+    VlTensor shape = tensor->shape;
+    hsize_t extents[VL_MAX_DIMS];
+    for (int32_t i = 0; i < shape.dims; i++) extents[i] = (hsize_t)shape.dim[i];
+    hid_t space = tensor->scalar ? H5Screate(H5S_SCALAR) : H5Screate_simple(shape.dims, extents, NULL);
+    hid_t type = make_type(shape.dtype), set = -1;
+    if (space >= 0 && type >= 0) set = H5Dcreate2(group, name, type, space, H5P_DEFAULT, layout, H5P_DEFAULT);
+    bool made = set >= 0;
+    if (made && (shape.dtype == VL_BF16 || shape.dtype == VL_BOOL))
+        made = write_attribute(set, vl_dtype_name(shape.dtype));
+    haddr_t offset = made && vl_bytes(shape) > 0 ? H5Dget_offset(set) : 0;
+    made = made && offset != HADDR_UNDEF;
+    tensor->offset = (int64_t)offset;
+    if (set >= 0 && H5Dclose(set) < 0) made = false;
+    if (type >= 0) H5Tclose(type);
+    if (space >= 0) H5Sclose(space);
+    return made;
+}
+
+// All datasets of the table; the tensors of a group follow one another.
+static VlStatus create_datasets(hid_t file, hid_t layout, const char *path, VlTensorTable *table) {
+    VlStatus status = VL_OK;
+    hid_t group = -1;
+    size_t length = 0;
+    const char *last = NULL;
+    for (int64_t i = 0; i < table->count && status == VL_OK; i++) {
+        const char *name = table->tensors[i].name, *slash = strchr(name, '/');
+        errno = 0;
+        if (!last || (size_t)(slash - name) != length || strncmp(last, name, length) != 0) {
+            char group_name[64];
+            length = (size_t)(slash - name);
+            snprintf(group_name, sizeof group_name, "%.*s", (int)length, name);
+            if (group >= 0 && H5Gclose(group) < 0) status = failed("write", path, "");
+            group = H5Gcreate2(file, group_name, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+            if (group < 0 && status == VL_OK) status = failed("create a group in", path, "");
+            last = name;
+        }
+        if (status == VL_OK && !create_dataset(group, layout, slash + 1, &table->tensors[i]))
+            status = failed("create", path, name);
+    }
+    if (group >= 0 && H5Gclose(group) < 0 && status == VL_OK) status = failed("write", path, "");
     return status;
 }
 
-typedef struct Walk {
-    const char *path;
-    VlContext *context;
-    VlParams *params;
-    VlOptimizer *optimizer;
-    bool *found;
-    VlTensorVisit visit;
-    void *user;
-    int kind;
-    VlStatus status;
-} Walk;
-
-static VlStatus read_tensor(Walk *walk, hid_t set, const char *name, VlTensor shape) {
-    VlParam *param = vl_params_find(walk->params, name);
-    if (!param) {
-        return vl_error(VL_FORMAT, "%s holds %s, which this model does not have: it was made for another configuration",
-                        walk->path, name);
-    }
-    if (!vl_same_shape(param->shape, shape)) {
-        return vl_error(VL_FORMAT, "%s: %s is %s in the checkpoint but %s in the model", walk->path, name,
-                        vl_describe(shape), vl_describe(param->shape));
-    }
-    if (walk->kind > 0 && !param->trainable) return VL_OK;
-    Place place = {walk->optimizer, walk->context, param, walk->kind};
-    if (walk->kind == 0) walk->found[param->index] = true;
-    return transfer(set, shape, false, walk->kind == 0 ? give_parameter : give_moment, &place, walk->path, name);
-}
-
-static herr_t visit_link(hid_t group, const char *name, const H5L_info_t *info, void *user) {
-    (void)info;
-    Walk *walk = user;
-    VlTensor shape;
-    hid_t set = H5Dopen2(group, name, H5P_DEFAULT);
-    if (set < 0) {
-        walk->status = vl_error(VL_FORMAT, "%s: %s/%s is no dataset", walk->path, kinds[walk->kind], name);
-        return -1;
-    }
-    walk->status = read_shape(set, walk->path, name, &shape);
-    if (walk->status == VL_OK) {
-        walk->status = walk->visit ? walk->visit(walk->user, name, shape) : read_tensor(walk, set, name, shape);
-    }
-    H5Dclose(set);
-    return walk->status == VL_OK ? 0 : -1;
-}
-
-static VlStatus walk_groups(Walk *walk, int groups) {
+static VlStatus create_file(const char *path, VlTensorTable *table) {
     start_hdf5();
-    hid_t file = H5Fopen(walk->path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    if (file < 0) return vl_error(VL_FORMAT, "%s is missing or no HDF5 file", walk->path);
-    for (walk->kind = 0; walk->kind < groups && walk->status == VL_OK; walk->kind++) {
-        hid_t group = H5Gopen2(file, kinds[walk->kind], H5P_DEFAULT);
-        if (group < 0) {
-            walk->status = vl_error(VL_FORMAT, "%s has no group /%s", walk->path, kinds[walk->kind]);
-            break;
-        }
-        if (H5Literate(group, H5_INDEX_NAME, H5_ITER_INC, NULL, visit_link, walk) < 0 && walk->status == VL_OK) {
-            walk->status = vl_error(VL_FORMAT, "%s: group /%s cannot be read", walk->path, kinds[walk->kind]);
-        }
-        H5Gclose(group);
+    if (vl_fault_hit()) return vl_error(VL_IO, "cannot create %s: injected fault", path);
+    VlStatus status = VL_OK;
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS), layout = H5Pcreate(H5P_DATASET_CREATE), file = -1;
+    errno = 0;
+    if (access >= 0 && layout >= 0 && H5Pset_alignment(access, BLOCK, BLOCK) >= 0 &&
+        H5Pset_layout(layout, H5D_CONTIGUOUS) >= 0 && H5Pset_alloc_time(layout, H5D_ALLOC_TIME_EARLY) >= 0 &&
+        H5Pset_fill_time(layout, H5D_FILL_TIME_NEVER) >= 0) {
+        file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, access);
     }
-    H5Fclose(file);
-    return walk->status;
+    status = file < 0 ? failed("create", path, "") : create_datasets(file, layout, path, table);
+    if (file >= 0 && H5Fclose(file) < 0 && status == VL_OK) status = failed("write", path, "");
+    if (layout >= 0) H5Pclose(layout);
+    if (access >= 0) H5Pclose(access);
+    return status;
 }
 
-VlStatus vl_checkpoint_file_read(const char *path, VlContext *context, VlParams *params, VlOptimizer *optimizer,
-                                 bool *found) {
-    Walk walk = {.path = path, .context = context, .params = params, .optimizer = optimizer, .found = found};
-    return walk_groups(&walk, optimizer ? 3 : 1);
+VlStatus vl_checkpoint_file_create(const char *path, VlTensorTable *table) {
+    VlReader reader;
+    const char *slash = strrchr(path, '/');
+    snprintf(table->file, sizeof table->file, "%s", slash ? slash + 1 : path);
+    VL_TRY(create_file(path, table));
+    VL_TRY(vl_reader_open(&reader, path));
+    table->size = reader.size;
+    VlStatus status = vl_tensor_table_hash_rest(table, &reader, table->hash);
+    vl_reader_close(&reader);
+    return status;
 }
 
-VlStatus vl_checkpoint_file_list(const char *path, VlTensorVisit visit, void *user) {
-    Walk walk = {.path = path, .visit = visit, .user = user};
-    return walk_groups(&walk, 1);
+// ---- A run's tensors --------------------------------------------------------
+
+static VlTensor flat_range(const VlOptimizer *optimizer, int kind, int64_t offset, int64_t count) {
+    const VlTensor flats[] = {optimizer->params->flat_master, optimizer->moment1, optimizer->moment2};
+    return vl_rows(flats[kind], offset, count);
+}
+
+static VlStatus list_tensors(VlTensorTable *table, const VlParams *params, int64_t first, int64_t last) {
+    for (int kind = 0; kind < 3; kind++) {
+        for (int64_t i = first; i < last; i++) {
+            const VlParam *row = params->rows[i];
+            if (row->trainable) VL_TRY(vl_tensor_table_add(table, kinds[kind], row->name, row->shape, false));
+        }
+    }
+    return VL_OK;
+}
+
+typedef struct Buffers {
+    float *host;     // PIECE elements
+    VlHash *pieces;  // of the largest tensor
+} Buffers;
+
+static VlStatus write_tensor(int descriptor, const char *path, const VlOptimizer *optimizer, int kind,
+                             const VlParam *row, VlStoredTensor *tensor, const Buffers *buffers) {
+    int64_t count = vl_elements(row->shape), size = vl_dtype_size(VL_F32);
+    for (int64_t begin = 0; begin < count; begin += PIECE) {
+        int64_t length = count - begin < PIECE ? count - begin : PIECE;
+        VL_TRY(vl_copy_to_host(optimizer->context, buffers->host,
+                               flat_range(optimizer, kind, row->offset + begin, length)));
+        vl_hash_pieces_of(buffers->host, length * size, buffers->pieces + begin * size / VL_HASH_PIECE);
+        VL_TRY(vl_write_sparse(descriptor, path, tensor->offset + begin * size, buffers->host, length * size));
+    }
+    vl_hash_tensor(buffers->pieces, vl_hash_pieces(count * size), tensor->hash);
+    return VL_OK;
+}
+
+static VlStatus write_tensors(int descriptor, const char *path, VlTensorTable *table, const VlOptimizer *optimizer,
+                              int64_t first, int64_t last) {
+    const VlParams *params = optimizer->params;
+    Buffers buffers = {0};
+    int64_t largest = 0, next = 0;
+    for (int64_t i = 0; i < table->count; i++) {
+        int64_t elements = vl_elements(table->tensors[i].shape);
+        if (elements > largest) largest = elements;
+    }
+    VlStatus status = VL_NEW(&buffers.host, largest < PIECE ? largest : PIECE);
+    if (status == VL_OK) status = VL_NEW(&buffers.pieces, vl_hash_pieces(largest * vl_dtype_size(VL_F32)));
+    for (int kind = 0; kind < 3; kind++) {
+        for (int64_t i = first; i < last && status == VL_OK; i++) {
+            const VlParam *row = params->rows[i];
+            if (row->trainable)
+                status = write_tensor(descriptor, path, optimizer, kind, row, &table->tensors[next++], &buffers);
+        }
+    }
+    vl_free(buffers.host);
+    vl_free(buffers.pieces);
+    return status;
+}
+
+static VlStatus save_file(const char *path, VlTensorTable *table, const VlOptimizer *optimizer, int64_t first,
+                          int64_t last) {
+    VL_TRY(list_tensors(table, optimizer->params, first, last));
+    VL_TRY(vl_checkpoint_file_create(path, table));
+    int descriptor = open(path, O_WRONLY | O_CLOEXEC);
+    if (descriptor < 0) return failed("open", path, "");
+    VlStatus status = write_tensors(descriptor, path, table, optimizer, first, last);
+    if (status == VL_OK && fsync(descriptor) != 0) status = failed("fsync", path, "");
+    if (close(descriptor) != 0 && status == VL_OK) status = failed("close", path, "");
+    return status;
+}
+
+VlStatus vl_checkpoint_file_save(const char *folder, const char *name, const VlOptimizer *optimizer, int64_t first,
+                                 int64_t last) {
+    char path[VL_PATH_MAX], file[VL_TABLE_FILE];
+    VlTensorTable table = {0};
+    snprintf(file, sizeof file, "%s.h5", name);
+    VL_TRY(vl_path_join(path, folder, file));
+    VlStatus status = save_file(path, &table, optimizer, first, last);
+    snprintf(file, sizeof file, "%s.json", name);
+    if (status == VL_OK) status = vl_path_join(path, folder, file);
+    if (status == VL_OK) status = vl_tensor_table_save(&table, path);
+    vl_tensor_table_free(&table);
+    return status;
+}
+
+// ---- Reading ------------------------------------------------------------------
+
+// The parameter of a tensor called `name`, of that shape.
+static VlStatus find_param(VlParams *params, const VlStoredTensor *tensor, const char *name, const char *path,
+                           VlParam **param) {
+    *param = vl_params_find(params, name);
+    if (!*param) {
+        return vl_error(VL_FORMAT, "%s holds %s, which this model does not have: it was made for another configuration",
+                        path, name);
+    }
+    if (!vl_same_shape((*param)->shape, tensor->shape) || tensor->shape.dtype != VL_F32) {
+        return vl_error(VL_FORMAT, "%s: %s is %s in the checkpoint but %s in the model", path, name,
+                        vl_describe(tensor->shape), vl_describe((*param)->shape));
+    }
+    return VL_OK;
+}
+
+static VlStatus read_tensor(const VlReader *reader, const VlStoredTensor *tensor, int kind, VlContext *context,
+                            VlParam *param, VlOptimizer *optimizer, float *host) {
+    int64_t count = vl_elements(tensor->shape), size = vl_dtype_size(VL_F32);
+    for (int64_t begin = 0; begin < count; begin += PIECE) {
+        int64_t length = count - begin < PIECE ? count - begin : PIECE;
+        VL_TRY(vl_reader_read(reader, tensor->offset + begin * size, host, length * size));
+        if (kind == 0) {
+            VL_TRY(vl_params_set_part(context, param, begin, length, host, VL_F32));
+        } else {
+            VL_TRY(vl_copy_from_host(context, flat_range(optimizer, kind, param->offset + begin, length), host));
+        }
+    }
+    return VL_OK;
+}
+
+static int kind_of(const char *name, const char **rest) {
+    for (int kind = 0; kind < 3; kind++) {
+        size_t length = strlen(kinds[kind]);
+        *rest = name + length + 1;
+        if (strncmp(name, kinds[kind], length) == 0 && name[length] == '/') return kind;
+    }
+    return -1;
+}
+
+VlStatus vl_checkpoint_file_read(const char *folder, const VlTensorTable *table, VlContext *context, VlParams *params,
+                                 VlOptimizer *optimizer, bool *found) {
+    char path[VL_PATH_MAX];
+    VlReader reader;
+    float *host = NULL;
+    VL_TRY(vl_path_join(path, folder, table->file));
+    VL_TRY(vl_reader_open(&reader, path));
+    VlStatus status = VL_NEW(&host, PIECE);
+    for (int64_t i = 0; i < table->count && status == VL_OK; i++) {
+        const VlStoredTensor *tensor = &table->tensors[i];
+        const char *name;
+        VlParam *param;
+        int kind = kind_of(tensor->name, &name);
+        if (kind < 0) status = vl_error(VL_FORMAT, "%s: %s is in no known group", path, tensor->name);
+        if (kind > 0 && !optimizer) continue;
+        if (status == VL_OK) status = find_param(params, tensor, name, path, &param);
+        if (status != VL_OK || (kind > 0 && !param->trainable)) continue;
+        if (kind == 0) found[param->index] = true;
+        status = read_tensor(&reader, tensor, kind, context, param, optimizer, host);
+    }
+    vl_free(host);
+    vl_reader_close(&reader);
+    return status;
 }

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "data/annotations.h"
 #include "train/micro_batch.h"
 
 static const char *const control_names[VL_CONTROL_COUNT] = {"none", "text-only", "one-frame", "shuffled"};
@@ -50,19 +51,22 @@ static VlStatus add_answer(VlHeldout *heldout, const json_t *sample, Answer *ans
 }
 
 static VlStatus read_answers(VlHeldout *heldout, const char *path, Answer **answers, int64_t *count) {
-    VlJsonStream *stream;
-    int64_t capacity = 0, offset, size;
-    VL_TRY(vl_json_stream_open(&stream, path));
+    VlAnnotations *list;
+    VlAnnotation annotation;
+    int64_t capacity = 0;
+    VL_TRY(vl_annotations_open(&list, path));
     VlStatus status = VL_OK;
-    for (json_t *sample; status == VL_OK;) {
-        status = vl_json_stream_next(stream, &sample, &offset, &size);
-        if (status != VL_OK || !sample) break;
+    while (status == VL_OK) {
+        status = vl_annotations_next(list, &annotation);
+        if (status != VL_OK || !annotation.object) break;
         status = vl_reserve(answers, &capacity, *count + 1, (int64_t)sizeof **answers);
-        if (status == VL_OK) status = add_answer(heldout, sample, &(*answers)[*count]);
-        if (status == VL_OK) ++*count;
-        json_decref(sample);
+        if (status == VL_OK && !annotation.problem) {
+            status = add_answer(heldout, annotation.object, &(*answers)[*count]);
+            if (status == VL_OK) ++*count;
+        }
+        json_decref(annotation.object);
     }
-    vl_json_stream_close(stream);
+    vl_annotations_close(list);
     return status;
 }
 

@@ -63,9 +63,11 @@ VlStatus vl_memory_plan_batch(const VlModelConfig *config, const VlPlanOptions *
 
 // A batch of `count` sequences of `tokens` tokens, each with a video of `frames` frames where frames > 0; its shape
 // only.
-static VlStatus make_batch(const VlModelConfig *config, int64_t count, int64_t tokens, int64_t frames, VlBatch *batch) {
+static VlStatus make_batch(const VlModelConfig *model, int64_t count, int64_t tokens, int64_t frames, VlBatch *batch) {
+    VlModelConfig shapes = *model;
     VlSequence *sequences = NULL;
     int64_t *ids = NULL, *labels = NULL;
+    shapes.decoder.window = 0;  // sequences stand for others here, and may be longer than any sample
     VlMedium medium = {.frames = frames};
     VlStatus status = VL_OK;
     VL_TRY_GOTO(status, VL_NEW(&sequences, count), done);
@@ -76,11 +78,22 @@ static VlStatus make_batch(const VlModelConfig *config, int64_t count, int64_t t
         sequences[i] =
             (VlSequence){.tokens = tokens, .ids = ids, .labels = labels, .media = frames > 0, .medium = &medium};
     }
-    status = vl_batch_build(batch, config, count, sequences);
+    status = vl_batch_build(batch, &shapes, count, sequences);
 done:
     vl_free(sequences);
     vl_free(ids);
     vl_free(labels);
+    return status;
+}
+
+VlStatus vl_plan_sample_flops(const VlModelConfig *config, const VlPlanOptions *options, int64_t tokens, int64_t frames,
+                              int64_t *flops) {
+    VlBatch batch = {0};
+    VlMemoryPlan plan = {0};
+    VL_TRY(make_batch(config, 1, tokens, frames, &batch));
+    VlStatus status = vl_memory_plan_batch(config, options, &batch, &plan);
+    vl_batch_free(&batch);
+    *flops = plan.micro_flops;
     return status;
 }
 

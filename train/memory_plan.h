@@ -32,6 +32,10 @@ VlStatus vl_memory_plan(const VlModelConfig *config, const VlPlanOptions *option
 // The same for one given batch (only its shape is read).
 VlStatus vl_memory_plan_batch(const VlModelConfig *config, const VlPlanOptions *options, const VlBatch *batch,
                               VlMemoryPlan *plan);
+// FLOPs, forward and backward, of one sample of `tokens` text tokens, all of them labelled, the id of its video or
+// picture of `frames` frames counted as one (0 frames: text).
+VlStatus vl_plan_sample_flops(const VlModelConfig *config, const VlPlanOptions *options, int64_t tokens, int64_t frames,
+                              int64_t *flops);
 void vl_memory_plan_print(FILE *file, const VlMemoryPlan *plan);
 
 #endif

@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "model/load.h"
 #include "train/checkpoint.h"
+#include "train/checkpoint_manifest.h"
 
 static VlStatus make_absolute(char out[VL_PATH_MAX], const char *path) {
     char *resolved = realpath(path, NULL);
@@ -25,13 +26,13 @@ static VlStatus walk(VlModelSource *source, const char *path, int64_t depth) {
     char here[VL_PATH_MAX], newest[VL_PATH_MAX];
     VlCheckpointInfo info;
     VL_TRY(make_absolute(here, path));
-    if (!vl_folder_holds(here, "manifest.json") && vl_folder_holds(here, "checkpoints")) {
+    if (!vl_folder_holds(here, VL_MANIFEST) && vl_folder_holds(here, "checkpoints")) {
         VL_TRY(vl_checkpoint_newest(here, -1, newest));
         if (!newest[0]) return vl_error(VL_INVALID, "%s is a run without a complete checkpoint", path);
         memcpy(here, newest, VL_PATH_MAX);
     }
     if (depth == 0) memcpy(source->path, here, VL_PATH_MAX);
-    if (!vl_folder_holds(here, "manifest.json")) {
+    if (!vl_folder_holds(here, VL_MANIFEST)) {
         if (!vl_folder_holds(here, "config.json")) {
             return vl_error(VL_INVALID,
                             "%s is no model: neither a folder with config.json, nor a checkpoint, nor a run's output",
@@ -43,6 +44,10 @@ static VlStatus walk(VlModelSource *source, const char *path, int64_t depth) {
     if (depth == VL_SOURCE_CHECKPOINTS)
         return vl_error(VL_INVALID, "%s: more than %d stages upon one another", path, (int)depth);
     VL_TRY(vl_checkpoint_info(here, &info));
+    if (info.model) {
+        memcpy(source->model, here, VL_PATH_MAX);
+        return vl_path_join(source->folder, here, VL_MODEL_FOLDER);
+    }
     VL_TRY_CONTEXT(walk(source, info.base, depth + 1), "the model that %s was trained from", here);
     if (source->checkpoints == 0) source->seed = info.seed;
     memcpy(source->checkpoint[source->checkpoints++], here, VL_PATH_MAX);
@@ -71,7 +76,7 @@ VlStatus vl_model_source_open(VlModelSource *source, const char *path, int64_t s
 // Weights, configurations and the tokenizer.
 static bool counts_for_hash(const char *name) {
     const char *dot = strrchr(name, '.');
-    return dot && (strcmp(dot, ".safetensors") == 0 || strcmp(dot, ".json") == 0);
+    return dot && (strcmp(dot, ".safetensors") == 0 || strcmp(dot, ".bin") == 0 || strcmp(dot, ".json") == 0);
 }
 
 // The hash of hashes of a folder's files.
@@ -96,9 +101,10 @@ static VlStatus hash_folder(const char *folder, uint64_t *mixed) {
 }
 
 static VlStatus hash_source(const VlModelSource *source, char hex[33]) {
-    if (source->checkpoints > 0) {  // its manifest names the hashes of all that it holds, and of what lies below
+    const char *checkpoint = source->checkpoints > 0 ? source->checkpoint[source->checkpoints - 1] : source->model;
+    if (*checkpoint) {  // its manifest names the hashes of all that it holds, and of what lies below
         char manifest[VL_PATH_MAX];
-        VL_TRY(vl_path_join(manifest, source->checkpoint[source->checkpoints - 1], "manifest.json"));
+        VL_TRY(vl_path_join(manifest, checkpoint, VL_MANIFEST));
         return vl_hash_file(manifest, hex);
     }
     uint64_t mixed[2] = {0};
@@ -131,16 +137,39 @@ static VlStatus check_base(const VlModelSource *source, int64_t i) {
     return VL_OK;
 }
 
+VlStatus vl_model_source_check(const VlModelSource *source) {
+    for (int64_t i = 0; i < source->checkpoints; i++) VL_TRY(check_base(source, i));
+    return VL_OK;
+}
+
+// The values at the root: from the folder's files, or from the checkpoint of a whole model, verified.
+static VlStatus load_root(const VlModelSource *source, VlContext *context, VlVlm *model, VlComm *comm,
+                          VlLoadReport *report) {
+    VlManifest manifest;
+    VlWeights weights;
+    const VlModelConfig *config = vl_vlm_config(model);
+    if (!*source->model)
+        return vl_model_load(context, vl_vlm_params(model), config, (uint64_t)source->seed, true, report);
+    VL_TRY(vl_checkpoint_verify(comm, source->model));
+    VL_TRY(vl_manifest_open(&manifest, source->model));
+    VlStatus status = vl_manifest_weights(&manifest, &weights, NULL);
+    if (status == VL_OK) {
+        status = vl_model_load_weights(context, vl_vlm_params(model), config, &weights, (uint64_t)source->seed, true,
+                                       report);
+        vl_weights_close(&weights);
+    }
+    vl_manifest_close(&manifest);
+    return status;
+}
+
 VlStatus vl_model_source_load(const VlModelSource *source, VlContext *context, VlVlm *model, VlComm *comm,
                               bool complete) {
     VlStatus status = VL_OK;
     VlLoadReport report;
-    for (int64_t i = 0; i < source->checkpoints; i++) {
-        if (vl_comm_rank(comm) == 0) status = check_base(source, i);
-        VL_TRY(vl_comm_agree(comm, status));
-        VL_TRY(vl_checkpoint_verify(comm, source->checkpoint[i]));
-    }
-    VL_TRY(vl_model_load(context, vl_vlm_params(model), vl_vlm_config(model), (uint64_t)source->seed, true, &report));
+    if (vl_comm_rank(comm) == 0) status = vl_model_source_check(source);
+    VL_TRY(vl_comm_agree(comm, status));
+    for (int64_t i = 0; i < source->checkpoints; i++) VL_TRY(vl_checkpoint_verify(comm, source->checkpoint[i]));
+    VL_TRY(load_root(source, context, model, comm, &report));
     for (int group = 0; source->checkpoints == 0 && group < VL_GROUP_COUNT; group++) {
         if (report.initialised[group] == 0) continue;
         if (!complete) {

@@ -1,5 +1,5 @@
-// Where a model's values come from: a folder in the Hugging Face layout, and upon it the checkpoints of the stages
-// since, in order.
+// Where a model's values come from: a folder in the Hugging Face layout or a checkpoint that holds a whole model, and
+// upon it the checkpoints of the stages since, in order.
 #ifndef VL_TRAIN_MODEL_SOURCE_H
 #define VL_TRAIN_MODEL_SOURCE_H
 
@@ -8,10 +8,12 @@
 #include "train/config.h"
 
 enum { VL_SOURCE_CHECKPOINTS = 16 };
+#define VL_MODEL_FOLDER "model"  // in a checkpoint of a whole model: what is no weights of a Hugging Face folder
 
 typedef struct VlModelSource {
     char path[VL_PATH_MAX];  // as it was asked for, made absolute; a run's folder is replaced by its newest checkpoint
     char folder[VL_PATH_MAX];  // the Hugging Face folder at the root: configuration, tokenizer, frozen parts
+    char model[VL_PATH_MAX];   // or the checkpoint of a whole model, "" otherwise; `folder` is then the one inside it
     int64_t checkpoints;       // applied one after the other
     char checkpoint[VL_SOURCE_CHECKPOINTS][VL_PATH_MAX];
     int64_t seed;  // initialises what the folder lacks
@@ -25,6 +27,8 @@ typedef struct VlModelSource {
 // newest checkpoint). `seed` is for a folder; a checkpoint names its own. Errors: VL_IO, VL_FORMAT saying what the path
 // is not.
 VlStatus vl_model_source_open(VlModelSource *source, const char *path, int64_t seed);
+// Whether what lies below each checkpoint is what it was trained upon, by the hashes. VL_FORMAT. Not collective.
+VlStatus vl_model_source_check(const VlModelSource *source);
 // Fills the model's parameters (bound). Verifies the checkpoints' hashes and that the frozen parts are those the
 // checkpoints were trained with. With `complete`, a folder without checkpoints has to hold the whole model; else what
 // it lacks is initialised. Collective.

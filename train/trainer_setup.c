@@ -12,6 +12,7 @@
 #include "data/pack.h"
 #include "train/bench_machine.h"
 #include "train/pack_sources.h"
+#include "train/sample_length.h"
 #include "train/trainer_parts.h"
 
 static int64_t visual_tokens(void *user, int64_t frames) { return vl_model_visual_tokens(user, frames); }
@@ -216,6 +217,7 @@ VlStatus vl_trainer_set_up(VlTrainer *trainer) {
     VL_TRY(vl_model_config_load(&trainer->model_config, trainer->base.folder));
     int64_t frames = config->data.frames > 0 ? config->data.frames : trainer->base.frames;
     if (frames > 0) trainer->model_config.num_frames = frames;
+    VL_TRY(vl_sample_check_longest(config, &trainer->model_config));
     VL_TRY(vl_config_dump(config, &trainer->configuration));
     VlStatus status = vl_trainer_leads(trainer) ? open_output(trainer) : VL_OK;
     VL_TRY(vl_comm_agree(trainer->comm, status));

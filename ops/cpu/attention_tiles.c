@@ -6,53 +6,59 @@
 #include "ops/cpu/blocks.h"
 #include "ops/cpu/vector_math.h"
 
-// NAME##_registers: c[height, lanes * vectors] in registers; height and vectors are constants where it is inlined.
-// NAME: a product in such tiles, a last one of one vector. A macro, because vectors that are longer than the
-// processor's end up in memory.
-#define DEFINE_MULTIPLY(NAME, LANES, HEIGHT, VECTORS, ATTRIBUTES)                                                      \
+// NAME: a product in tiles of HEIGHT x VECTORS vectors, whose sums stay in registers; what is left over goes through
+// tiles of 4 rows and of fewer vectors. An element's sum runs over the depth in order, whatever the tile. A macro,
+// because vectors that are longer than the processor's end up in memory.
+#define DEFINE_MULTIPLY(NAME, LANES, VECTORS, ATTRIBUTES)                                                              \
     typedef float NAME##_lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias)); \
-    static inline __attribute__((always_inline)) void NAME##_registers(                                                \
-        const VlTileProduct *p, int64_t i, int64_t j, int64_t row_stride, int64_t step, const int vectors) {           \
-        NAME##_lanes sum[HEIGHT][VECTORS], x[VECTORS];                                                                 \
-        float *c = p->c + i * p->c_leading + j;                                                                        \
-        const float *a = p->a + i * row_stride, *b = p->b + j;                                                         \
+    /* c[height, LANES * vectors]; height and vectors are constants where it is inlined. */                            \
+    static inline __attribute__((always_inline)) void NAME##_registers(const VlTileProduct *p, int64_t i, int64_t j,   \
+                                                                       const int height, const int vectors) {          \
+        int64_t row_stride = p->a_transposed ? 1 : p->a_leading, step = p->a_transposed ? p->a_leading : 1;            \
         int64_t c_leading = p->c_leading, b_leading = p->b_leading;                                                    \
-        _Pragma("GCC unroll 8") for (int r = 0; r < HEIGHT; r++) {                                                     \
-            _Pragma("GCC unroll 2") for (int v = 0; v < vectors; v++) {                                                \
+        NAME##_lanes sum[HEIGHT][VECTORS], x[VECTORS];                                                                 \
+        float *c = p->c + i * c_leading + j;                                                                           \
+        const float *a = p->a + i * row_stride, *b = p->b + j;                                                         \
+        _Pragma("GCC unroll 6") for (int r = 0; r < height; r++) {                                                     \
+            _Pragma("GCC unroll 4") for (int v = 0; v < vectors; v++) {                                                \
                 sum[r][v] = p->add ? *(NAME##_lanes *)(c + r * c_leading + v * LANES) : (NAME##_lanes){0};             \
             }                                                                                                          \
         }                                                                                                              \
         for (int64_t k = 0; k < p->depth; k++) {                                                                       \
-            _Pragma("GCC unroll 2") for (int v = 0; v < vectors; v++) {                                                \
+            _Pragma("GCC unroll 4") for (int v = 0; v < vectors; v++) {                                                \
                 x[v] = *(const NAME##_lanes *)(b + k * b_leading + v * LANES);                                         \
             }                                                                                                          \
-            _Pragma("GCC unroll 8") for (int r = 0; r < HEIGHT; r++) {                                                 \
+            _Pragma("GCC unroll 6") for (int r = 0; r < height; r++) {                                                 \
                 float factor = a[r * row_stride + k * step];                                                           \
-                _Pragma("GCC unroll 2") for (int v = 0; v < vectors; v++) sum[r][v] += factor * x[v];                  \
+                _Pragma("GCC unroll 4") for (int v = 0; v < vectors; v++) sum[r][v] += factor * x[v];                  \
             }                                                                                                          \
         }                                                                                                              \
-        _Pragma("GCC unroll 8") for (int r = 0; r < HEIGHT; r++) {                                                     \
-            _Pragma("GCC unroll 2") for (int v = 0; v < vectors; v++) {                                                \
+        _Pragma("GCC unroll 6") for (int r = 0; r < height; r++) {                                                     \
+            _Pragma("GCC unroll 4") for (int v = 0; v < vectors; v++) {                                                \
                 *(NAME##_lanes *)(c + r * c_leading + v * LANES) = sum[r][v];                                          \
             }                                                                                                          \
         }                                                                                                              \
     }                                                                                                                  \
+    static inline                                                                                                      \
+        __attribute__((always_inline)) void NAME##_rows(const VlTileProduct *p, int64_t i, const int height) {         \
+        int64_t j = 0;                                                                                                 \
+        for (; j + LANES * VECTORS <= p->columns; j += LANES * VECTORS) NAME##_registers(p, i, j, height, VECTORS);    \
+        for (; j + LANES * 2 <= p->columns; j += LANES * 2) NAME##_registers(p, i, j, height, 2);                      \
+        for (; j < p->columns; j += LANES) NAME##_registers(p, i, j, height, 1);                                       \
+    }                                                                                                                  \
     ATTRIBUTES static void NAME(const VlTileProduct *p) {                                                              \
-        int64_t wide = p->columns / (LANES * VECTORS) * (LANES * VECTORS);                                             \
-        int64_t row_stride = p->a_transposed ? 1 : p->a_leading, step = p->a_transposed ? p->a_leading : 1;            \
-        for (int64_t i = 0; i < p->rows; i += HEIGHT) {                                                                \
-            for (int64_t j = 0; j < wide; j += LANES * VECTORS) {                                                      \
-                NAME##_registers(p, i, j, row_stride, step, VECTORS);                                                  \
-            }                                                                                                          \
-            for (int64_t j = wide; j < p->columns; j += LANES) NAME##_registers(p, i, j, row_stride, step, 1);         \
-        }                                                                                                              \
+        int64_t i = 0;                                                                                                 \
+        for (; i < p->rows && p->rows - i != 8 && p->rows - i != 4; i += HEIGHT) NAME##_rows(p, i, HEIGHT);            \
+        for (; i < p->rows; i += 4) NAME##_rows(p, i, 4);                                                              \
     }
 
-// 4 x 2 vectors of 8 fit in the 16 registers of AVX2, 8 x 2 of 16 in the 32 of AVX-512.
-DEFINE_MULTIPLY(multiply_narrow, 8, 4, 2, VL_VECTORISED)
+// 6 x 2 vectors of 8 and a factor fit in the 16 registers of AVX2, 6 x 4 of 16 in the 32 of AVX-512: loads, not
+// multiplications, are what limits a product with smaller tiles.
+enum { HEIGHT = 6 };
+DEFINE_MULTIPLY(multiply_narrow, 8, 2, VL_VECTORISED)
 
 #if defined(__x86_64__)
-DEFINE_MULTIPLY(multiply_wide, 16, 8, 2, __attribute__((target("arch=x86-64-v4"))))
+DEFINE_MULTIPLY(multiply_wide, 16, 4, __attribute__((target("arch=x86-64-v4"))))
 
 void vl_tile_multiply(VlTileProduct product) {
     if (__builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
@@ -147,7 +153,7 @@ void vl_tile_load(float *to, VlTensor x, int64_t row, int64_t rows, int64_t head
         } else {
             vl_block_widen(to, (const VlBf16 *)x.data + start, size);
         }
-        memset(to + size, 0, (size_t)(width - size) * sizeof *to);
+        if (size < width) memset(to + size, 0, (size_t)(width - size) * sizeof *to);
     }
 }
 

@@ -4,7 +4,7 @@
 
 #include "ops/scratch.h"
 
-// c[rows,columns] = (c +) a[rows,depth] b[depth,columns]; rows a multiple of 8, columns of 16. a_transposed:
+// c[rows,columns] = (c +) a[rows,depth] b[depth,columns]; rows and columns multiples of 16. a_transposed:
 // a is stored as [depth,rows]. Leading dimensions in floats.
 typedef struct VlTileProduct {
     float *c;

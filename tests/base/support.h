@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -55,8 +56,10 @@ static inline const char *scratch(void **state, const char *name) {
     return path;
 }
 
-// Like vl_write_file, but without waiting for the disk: for tests that write thousands of files.
+// Like vl_write_file, but without waiting for the disk: for tests that write thousands of files. Each is a fresh file:
+// some file systems flush one that is cut to nothing and written again.
 static inline void put_file(const char *path, const void *data, int64_t size) {
+    unlink(path);
     FILE *file = fopen(path, "wb");
     assert_non_null(file);
     assert_int_equal(fwrite(data, 1, (size_t)size, file), size);

@@ -3,6 +3,7 @@
 // with -DVL_SANITIZE=ON, the tests show leaks too.
 #include "base/json.h"
 #include "base/safetensors.h"
+#include "base/weights.h"
 #include "base/yaml.h"
 #include "tests/base/support.h"
 
@@ -131,6 +132,30 @@ static void a_failing_load_of_shards_leaks_nothing(void **state) {
     assert_int_equal(count_names("/proc/self/fd"), descriptors);
 }
 
+static VlStatus load_torch(const char *path) {
+    VlWeights weights;
+    char *values = NULL;
+    VL_TRY(vl_weights_open(&weights, path));
+    VlStatus status = vl_allocate(&values, 1000, 8);
+    for (int64_t i = 0; i < weights.count && !status; i++) {
+        status = vl_weights_read(&weights, &weights.entries[i], values);
+    }
+    if (!status) status = vl_weights_verify(&weights);
+    vl_free(values);
+    vl_weights_close(&weights);
+    return status;
+}
+
+static void a_failing_load_of_torch_files_leaks_nothing(void **state) {
+    (void)state;
+    int64_t descriptors = count_names("/proc/self/fd");
+    assert_in_range(fail_one_by_one(VL_SOURCE_DIR "/tests/golden/torch/shards", load_torch, nothing_to_check), 50, 400);
+    fail_one_by_one(VL_SOURCE_DIR "/tests/golden/torch/types_2.pt", load_torch, nothing_to_check);
+    fail_one_by_one(VL_SOURCE_DIR "/tests/golden/torch/nested_4.pt", load_torch, nothing_to_check);
+    fail_one_by_one(VL_SOURCE_DIR "/tests/golden/torch/legacy.pt", load_torch, nothing_to_check);
+    assert_int_equal(count_names("/proc/self/fd"), descriptors);
+}
+
 static VlStatus stream_list(const char *folder) {
     VlJsonStream *stream;
     json_t *element = NULL;
@@ -205,9 +230,13 @@ static void failing_folders_are_told(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        in_scratch(a_failing_save_leaves_no_half_file), in_scratch(a_failing_save_keeps_the_old_file),
-        in_scratch(a_failing_load_leaks_nothing),       in_scratch(a_failing_load_of_shards_leaks_nothing),
-        in_scratch(a_failing_stream_leaks_nothing),     in_scratch(failing_documents_leak_nothing),
+        in_scratch(a_failing_save_leaves_no_half_file),
+        in_scratch(a_failing_save_keeps_the_old_file),
+        in_scratch(a_failing_load_leaks_nothing),
+        in_scratch(a_failing_load_of_shards_leaks_nothing),
+        in_scratch(a_failing_load_of_torch_files_leaks_nothing),
+        in_scratch(a_failing_stream_leaks_nothing),
+        in_scratch(failing_documents_leak_nothing),
         in_scratch(failing_folders_are_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

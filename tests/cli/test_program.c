@@ -154,6 +154,15 @@ static void info_on_every_kind_of_path(void **state) {
             "vision tower: ", "visual tokens: ", "tensors: ");
     answers(vl2("info", MODEL "/model.safetensors"), "safetensors: ", "tensors: ");
     answers(vl2("info", MODEL, "--tensors"), "model.layers.0.self_attn.q_proj.weight", "[48,48] f32");
+    answers(vl2("info", MODEL, "--hash"), "files (XXH3-128, bytes, name):", "  config.json\n", "  model.safetensors\n");
+    answers(vl2("info", MODEL, "--stage", "pretrain"), "for stage pretrain:", "connector ", ", trained\n",
+            "stage pretrain can begin: yes");
+    fails(vl2("info", MODEL, "--stage", "pretraining"), 2, "is none of: pretrain finetune");
+    answers(vl2("info", MODEL "/clip-tiny"), "vision tower: ", "3 heads of 16", "safetensors: ");
+    answers(vl2("info", MODEL "/config.json"), "videollama2_mistral");
+    answers(vl2("info", MODEL "/tokenizer.json"), "tokenizer: ", "chat template: ");
+    answers(vl2("info", path_of_run, "--stage", "finetune"), "run: ", "stage finetune can begin: yes");
+    answers(vl2("info", checkpoint, "--tensors", "--hash"), "model.layers.0.self_attn.q_proj.weight", "manifest.json");
     answers(vl2("info", path_of_run), "run: ", "checkpoint: ", "step 4 of 4", "trained: connector,llm", "upon: " MODEL);
     answers(vl2("info", checkpoint), "step 2 of 4, global batch 16, seed 42", "steps left out: 0, bad samples: 0");
     answers(vl2("info", shards), "folder of 1 shards", "samples: 16 (4 text, 12 image, 0 video)");
@@ -165,6 +174,9 @@ static void plans(void **state) {
     answers(vl2("plan", config), "which 179520 train", "frozen weights", "optimizer state", "total", "GFLOP",
             "Ranks: 1");
     answers(vl2("plan", config, "--ranks", "4", "train.trainable=connector"), "Ranks: 4; the sum of gradients moves");
+    answers(vl2("plan", config, "--tflops", "0.5"), "A step: 16 samples of", "The run: 30 steps",
+            "Time at 0.5 TFLOP/s");
+    fails(vl2("plan", config, "--tflops", "-1"), 2, "--tflops -1 is below 0");
 }
 
 static void shows_a_sample(void **state) {

@@ -106,12 +106,18 @@ static inline void made_text(int64_t n, char text[1024]) {
              (int)n, n % 2 ? "odd" : "even", modals[made_modal(n)], tags[made_modal(n)], (int)n, words);
 }
 
+static inline VlFrameTime made_time(int64_t n, int64_t i) {
+    return (VlFrameTime){.index = 3 * i + n, .seconds = 0.04 * (double)(3 * i + n)};
+}
+
 static inline void add_made_sample(VlShardWriter *writer, int64_t n) {
     char text[1024], id[32];
     uint8_t pixels[FRAMES * SIDE * SIDE * 3];
+    VlFrameTime times[FRAMES];
     int32_t media = -1;
     for (int64_t i = 0; i < (int64_t)sizeof pixels; i++) pixels[i] = made_pixel(n, i);
-    if (made_frames(n)) assert_ok(vl_shard_writer_media(writer, made_frames(n), pixels, &media));
+    for (int64_t i = 0; i < FRAMES; i++) times[i] = made_time(n, i);
+    if (made_frames(n)) assert_ok(vl_shard_writer_media(writer, made_frames(n), pixels, times, &media));
     made_text(n, text);
     snprintf(id, sizeof id, "sample-%d", (int)n);
     VlShardSample sample = {.id = id,

@@ -143,10 +143,20 @@ static void test_content(void **state) {
             bool video = i % 5 == 1;
             snprintf(name, sizeof name, video ? "media/v%d" : "media/p%d.png",
                      (int)(video ? i / 5 % 2 : i / 7 % PICTURES));
+            VlFrameTime *stored, *times;
             assert_ok(vl_visual_read(&visual, in_folder(work, name), video ? VL_MODAL_VIDEO : VL_MODAL_IMAGE, &frames,
-                                     &levels));
+                                     &levels, &times));
             assert_int_equal(frames, video ? 4 : 1);
             assert_memory_equal(pixels, levels, (size_t)(frames * TOWER * TOWER * 3));
+            assert_ok(vl_shard_read_times(shard, row, &scratch, &stored));
+            assert_memory_equal(stored, times, (size_t)frames * sizeof *times);
+            static const int64_t of_three[] = {0, 1, 1, 2}, of_nine[] = {1, 3, 5, 7};
+            for (int64_t k = 0; video && k < frames; k++) {
+                assert_int_equal(stored[k].index, (i / 5 % 2 ? of_nine : of_three)[k]);
+            }
+            if (!video) assert_int_equal(stored[0].index, 0);
+            vl_free(stored);
+            vl_free(times);
         }
         assert_int_equal(vl_shard_frames(shard, row), frames);
         vl_free(levels);
@@ -313,6 +323,45 @@ static void test_bad_samples(void **state) {
     assert_error_names("cut.json");
 }
 
+// A table gives the bytes that the list with the same samples gives; its bad rows are named by their number.
+static void test_table(void **state) {
+    (void)state;
+    need_media();
+    VlPackReport report;
+    int64_t size;
+    write_annotations(in_folder(work, "as-list.json"), 5, false);
+    write_text(in_folder(work, "table.csv"),
+               "id,video,image,question,answer,kind\r\nt0,,,What?,That.,\r\n1,v0,,What?,That.,order\r\n"
+               "p2,,p0.png,What?,That.,\r\np3,,p0.png,\"What?\",That.,\r\np4,,p0.png,What?,\"That.\",");
+    VlPackOptions list = make_options("as-list.json", "as-list"), table = make_options("table.csv", "as-table");
+    assert_ok(vl_pack(&list, &report));
+    assert_ok(vl_pack(&table, &report));
+    assert_int_equal(report.samples, 5);
+    assert_same_file(in_folder(work, "as-list/shard-00000.h5"), in_folder(work, "as-table/shard-00000.h5"));
+    write_text(in_folder(work, "rows.csv"),
+               "image,question,answer\np0.png,What?,That.\np99.png,What?,That.\n\np0.png,What, where?,There.\n"
+               ",,That.\np0.png,What?,\np1.png,,A caption.\n");
+    table = make_options("rows.csv", "rows");
+    assert_ok(vl_pack(&table, &report));
+    assert_int_equal(report.samples, 2);
+    assert_int_equal(report.bad, 4);
+    char *lines = read_all(in_folder(work, "rows/quarantine.jsonl"), &size);
+    assert_non_null(strstr(lines, "{\"index\":1,\"id\":\"row 3\",\"reason\":\"row 3: "));
+    assert_non_null(strstr(lines, "p99.png"));
+    assert_non_null(strstr(lines, "{\"index\":2,\"id\":\"row 5\",\"reason\":\"row 5: it has 4 cells"));
+    assert_non_null(strstr(lines, "\"row 6: it has neither"));
+    assert_non_null(strstr(lines, "\"row 7: its answer is empty\""));
+    vl_free(lines);
+    table.shards = in_folder(work, "rows-limit");
+    table.bad_samples = 0;
+    assert_status(vl_pack(&table, &report), VL_FORMAT);
+    assert_error_names("the last one is 'row 3': row 3: ");
+    write_text(in_folder(work, "cut.csv"), "image,answer\np0.png,That.\np0.png,\"That.");
+    table = make_options("cut.csv", "cut-table");
+    assert_status(vl_pack(&table, &report), VL_FORMAT);
+    assert_error_names("cut.csv: row 3 (line 3): a cell begins with a quote");
+}
+
 // Every flipped byte of every file that was packed is found.
 static void test_check(void **state) {
     (void)state;
@@ -392,6 +441,7 @@ int main(void) {
         cmocka_unit_test(test_threads_and_form_change_nothing),
         cmocka_unit_test(test_killed_pack_goes_on),
         cmocka_unit_test(test_bad_samples),
+        cmocka_unit_test(test_table),
         cmocka_unit_test(test_check),
         cmocka_unit_test(test_show),
     };

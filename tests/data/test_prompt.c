@@ -119,10 +119,14 @@ static void test_templates(void **state) {
         must(vl_template_recognize(&shape, json_string_value(text)));
         assert_string_equal(vl_template_name(shape), name);
     }
-    json_decref(templates);
     VlTemplate shape;
     assert_int_equal(vl_template_recognize(&shape, "{{ bos_token }}"), VL_UNSUPPORTED);
     assert_non_null(strstr(vl_error_text(), "hash"));
+    json_object_foreach(templates, name, text) assert_non_null(strstr(vl_error_text(), name));
+    assert_non_null(strstr(vl_error_text(), "take the tokenizer_config.json of the model's release"));
+    json_decref(templates);
+    // One character more is another template.
+    assert_int_equal(vl_template_recognize(&shape, "{{ bos_token }} "), VL_UNSUPPORTED);
     assert_int_equal(vl_template_recognize(&shape, NULL), VL_UNSUPPORTED);
 
     expect_render(VL_TEMPLATE_MISTRAL_SYSTEM, "suau", true, "<s> [INST]  s \n\n u  [/INST]  a </s> [INST]  u  [/INST]");

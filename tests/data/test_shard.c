@@ -28,6 +28,15 @@ static VlStatus read_back(const char *path, int64_t first, int64_t count) {
         }
         vl_free(text);
         vl_free(pixels);
+        VlFrameTime *times;
+        status = vl_shard_read_times(shard, i, &scratch, &times);
+        for (int64_t k = 0; !status && k < made_frames(first + i); k++) {
+            VlFrameTime made = made_time(first + i, k);
+            assert_int_equal(times[k].index, made.index);
+            assert_true(times[k].seconds == made.seconds);
+        }
+        assert_int_equal(!status && times != NULL, !status && made_frames(first + i) > 0);
+        vl_free(times);
     }
     vl_shard_scratch_free(&scratch);
     vl_shard_close(shard);
@@ -87,19 +96,20 @@ static void test_shared_media(void **state) {
     uint8_t frame[SIDE * SIDE * 3], *pixels;
     int64_t length;
     int32_t row;
+    VlFrameTime time = {.index = 5, .seconds = 0.2};
     memset(frame, 77, sizeof frame);
     assert_ok(vl_pool_open(&pool, 1));
     assert_ok(vl_shard_writer_open(&writer, path, &header, pool));
-    assert_ok(vl_shard_writer_media(writer, 1, frame, &row));
+    assert_ok(vl_shard_writer_media(writer, 1, frame, &time, &row));
     for (int64_t i = 0; i < 2; i++) {
         VlShardSample sample = {
             .id = "x", .text = "{}", .length = 2, .number = i, .media = row, .modality = VL_MODAL_IMAGE};
         assert_ok(vl_shard_writer_sample(writer, &sample));
     }
-    assert_status(vl_shard_writer_media(writer, FRAMES + 1, frame, &row), VL_INVALID);
+    assert_status(vl_shard_writer_media(writer, FRAMES + 1, frame, &time, &row), VL_INVALID);
     assert_ok(vl_shard_writer_commit(writer));
     assert_ok(vl_shard_open(&shard, path));
-    assert_int_equal(vl_shard_header(shard)->bytes, sizeof frame + 4);
+    assert_int_equal(vl_shard_header(shard)->bytes, sizeof frame + sizeof time + 4);
     for (int64_t i = 0; i < 2; i++) {
         assert_ok(vl_shard_read(shard, i, &scratch, &text, &length, &pixels));
         assert_memory_equal(pixels, frame, sizeof frame);
@@ -229,9 +239,10 @@ static VlStatus write_and_read(const char *path, VlPool *pool) {
     VlShardWriter *writer;
     VlShardHeader header = made_header();
     uint8_t pixels[FRAMES * SIDE * SIDE * 3] = {0};
+    VlFrameTime times[FRAMES] = {{0}};
     int32_t row;
     VL_TRY(vl_shard_writer_open(&writer, path, &header, pool));
-    VlStatus status = vl_shard_writer_media(writer, FRAMES, pixels, &row);
+    VlStatus status = vl_shard_writer_media(writer, FRAMES, pixels, times, &row);
     VlShardSample sample = {.id = "x", .text = "{}", .length = 2, .media = row, .modality = VL_MODAL_VIDEO};
     for (int i = 0; i < 20 && !status; i++) status = vl_shard_writer_sample(writer, &sample);
     if (status) {

@@ -56,6 +56,31 @@ static void check_golden(const char *name) {
     vl_tokenizer_free(tokenizer);
 }
 
+// Random strings over all planes: marks in any order, also those that are newer than the reference's tables, emoji,
+// digits, white space of every kind, texts of added tokens.
+static void check_random_strings(const char *name) {
+    char path[VL_PATH_MAX];
+    int64_t strings = 0;
+    snprintf(path, sizeof path, "%s/tokenizer/random_%s.jsonl.zst", GOLDEN, name);
+    VlTokenizer *tokenizer = load_golden(name);
+    json_t *cases = read_cases(path);
+    for (size_t i = 0; i < json_array_size(cases); i++) {
+        if (!json_object_get(json_array_get(cases, i), "text")) continue;
+        check_encode(tokenizer, json_array_get(cases, i), false, "text_ids");
+        strings++;
+    }
+    assert_true(strings >= 300);
+    json_decref(cases);
+    vl_tokenizer_free(tokenizer);
+}
+
+static void test_random_strings(void **state) {
+    (void)state;
+    check_random_strings("mistral");
+    check_random_strings("qwen2");
+    check_random_strings("tiny-bpe512");
+}
+
 static void test_golden_mistral(void **state) { (void)state, check_golden("mistral"); }
 static void test_golden_qwen2(void **state) { (void)state, check_golden("qwen2"); }
 static void test_golden_tiny(void **state) { (void)state, check_golden("tiny-bpe512"); }
@@ -386,6 +411,9 @@ static void test_hostile_files(void **state) {
          "{\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"a\"}}]}," DECODER
              MODEL "}"},
         {VL_UNSUPPORTED, "WordPiece", "{\"decoder\":{\"type\":\"WordPiece\"}," MODEL "}"},
+        {VL_UNSUPPORTED, "ByteFallback behind one that joins",
+         "{\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":\"ByteFallback\"}]}," MODEL
+         "}"},
         {VL_FORMAT, "Strip", "{\"decoder\":{\"type\":\"Strip\",\"content\":\"\",\"start\":0,\"stop\":0}," MODEL "}"},
     };
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
@@ -575,6 +603,7 @@ static void test_faults(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_random_strings),
         cmocka_unit_test(test_golden_mistral),
         cmocka_unit_test(test_golden_qwen2),
         cmocka_unit_test(test_golden_tiny),

@@ -48,6 +48,7 @@ static const struct {
     {"cuda", {"ops/cuda/"}, {"nccl"}},
     {"cublas", {"ops/cuda/"}, {NULL}},
     {"nccl.h", {NULL}, {"nccl"}},
+    {"zlib.h", {"base/zip"}, {NULL}},
     {"assert.h", {NULL}, {NULL}},
 };
 enum { LIBRARIES = sizeof libraries / sizeof *libraries };

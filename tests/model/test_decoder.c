@@ -64,8 +64,9 @@ static void check_gradients(VlGroups trainable, VlGroups checked, bool tied) {
     int64_t rows = 0;
     for (int64_t i = 0; i < params->count; i++) {
         if (!params->rows[i]->trainable) continue;
-        // Softmax does not see a bias that is the same for all keys: its gradient is zero.
-        if (strstr(params->rows[i]->name, "k_proj.bias")) continue;
+        // Softmax does not see a bias that is the same for all keys: its gradient is zero. (In the language model the
+        // rotation makes it another one for each position.)
+        if (params->rows[i]->group == VL_GROUP_VISION_TOWER && strstr(params->rows[i]->name, "k_proj.bias")) continue;
         if (!(checked & VL_GROUP_BIT(params->rows[i]->group)) && params->rows[i] != embedding) continue;
         check_row(&tiny, params->rows[i], &batch);
         rows++;

@@ -161,6 +161,49 @@ static void test_distribution(void **state) {
     assert_int_equal(id, 1);
 }
 
+// Of at most top_k tokens, and then by top_p of what they hold together.
+static void test_top_k(void **state) {
+    (void)state;
+    enum { VOCABULARY = 4, DRAWS = 4000 };
+    const float logits[VOCABULARY] = {0.9f, 1.0f, 0.8f, 0.7f};
+    VlGenerateOptions options = {.temperature = 1, .top_p = 1, .top_k = 2, .seed = 9};
+    int64_t seen[VOCABULARY] = {0}, order[VOCABULARY], id;
+    for (int64_t d = 0; d < DRAWS; d++) {
+        CHECK(vl_generate_choose(&options, logits, VOCABULARY, d, order, &id));
+        seen[id]++;
+    }
+    assert_true(seen[2] == 0 && seen[3] == 0);
+    double p = 1 / (1 + exp(-0.1)), tolerance = 5 * sqrt(p * (1 - p) / DRAWS);
+    if (!(fabs((double)seen[1] / DRAWS - p) <= tolerance)) fail_msg("%lld draws of the first", (long long)seen[1]);
+    options.top_p = p - 0.01;  // of the two, not of all: the first alone
+    for (int64_t d = 0; d < 100; d++) {
+        CHECK(vl_generate_choose(&options, logits, VOCABULARY, d, order, &id));
+        assert_int_equal(id, 1);
+    }
+}
+
+// The window of the model counts for the prompt with its longest answer.
+static void test_window(void **state) {
+    (void)state;
+    Tiny tiny;
+    int64_t ids[8], count;
+    VlModelConfig config = tiny_config(false);
+    config.decoder.window = 12;
+    CHECK(vl_context_create(&tiny.context, "cpu", 2));
+    CHECK(vl_vlm_create(&tiny.model, tiny.context, &config, 0));
+    CHECK(vl_params_bind(tiny.context, vl_vlm_params(tiny.model), VL_F32));
+    tiny_fill(&tiny);
+    VlSequence prompt = {8, tiny_text_ids, NULL, 0, NULL};
+    VlGenerateOptions options = {.max_new_tokens = 4, .top_p = 1};
+    CHECK(vl_generate(tiny.model, &prompt, &options, ids, &count));
+    assert_int_equal(count, 4);
+    options.max_new_tokens = 5;
+    assert_int_equal(vl_generate(tiny.model, &prompt, &options, ids, &count), VL_UNSUPPORTED);
+    assert_non_null(strstr(vl_error_text(), "sliding_window 12"));
+    assert_non_null(strstr(vl_error_text(), "max_new_tokens 5"));
+    tiny_close(&tiny);
+}
+
 static void test_refused(void **state) {
     (void)state;
     Tiny tiny;
@@ -179,6 +222,12 @@ static void test_refused(void **state) {
     options = good;
     options.top_p = 0;
     assert_int_equal(vl_generate(tiny.model, &prompt, &options, ids, &count), VL_INVALID);
+    options = good;
+    options.top_k = -1;
+    assert_int_equal(vl_generate(tiny.model, &prompt, &options, ids, &count), VL_INVALID);
+    options = good;
+    options.repetition_penalty = -1;
+    assert_int_equal(vl_generate(tiny.model, &prompt, &options, ids, &count), VL_INVALID);
     assert_int_equal(vl_generate_choose(&good, damaged, 2, 0, order, ids), VL_INVALID);
     tiny_close(&tiny);
 }
@@ -186,7 +235,8 @@ static void test_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cache),        cmocka_unit_test(test_greedy),  cmocka_unit_test(test_sampling_is_seeded),
-        cmocka_unit_test(test_distribution), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_distribution), cmocka_unit_test(test_refused), cmocka_unit_test(test_top_k),
+        cmocka_unit_test(test_window),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -241,7 +241,7 @@ static void from_scratch(void **state) {
     char path[VL_PATH_MAX];
     snprintf(path, sizeof path, "%s/pytorch_model.bin", folder->path);
     assert_ok(vl_write_file(path, "x", 1));
-    assert_error(load(&first, folder, true), VL_UNSUPPORTED, "pytorch_model.bin");
+    assert_error(load(&first, folder, true), VL_FORMAT, "pytorch_model.bin");
     close_loaded(&first);
 }
 

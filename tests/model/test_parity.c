@@ -17,14 +17,17 @@
 #include "cli/generate_request.h"
 #include "cli/model_open.h"
 #include "model/generate.h"
+#include "model/generation_config.h"
 
 #define CHECK(expression)                                                            \
     do {                                                                             \
         if ((expression) != VL_OK) fail_msg("%s: %s", #expression, vl_error_text()); \
     } while (0)
 
-static const char *const cases[] = {"mistral_clip_stc", "mistral_clip_image", "mistral_text_only", "conn_linear",
-                                    "conn_mlp2x_gelu",  "conn_stp",           "conn_spatial_conv", "conn_spatial_pool"};
+static const char *const cases[] = {
+    "mistral_clip_stc", "mistral_clip_image",  "mistral_text_only", "conn_linear",      "conn_mlp2x_gelu",
+    "conn_stp",         "conn_spatial_conv",   "conn_spatial_pool", "qwen2_siglip_v35", "qwen2_tied",
+    "audio_qwen2",      "audio_qwen2_nodecay", "av_qwen2_siglip"};
 enum { CASES = sizeof cases / sizeof *cases };
 
 static void case_path(char *out, const char *name, const char *file) {
@@ -36,7 +39,7 @@ static void run_parity(const char *name, const char *dtype, const char *output) 
     case_path(model, name, "model");
     case_path(input, name, "input.safetensors");
     char *words[] = {"--model", model,     "--input",     input,       "--output", (char *)output,
-                     "--grads", "--dtype", (char *)dtype, "--threads", "2"};
+                     "--grads", "--dtype", (char *)dtype, "--threads", "2",        "--train-audio-tower"};
     CHECK(vl_cmd_parity(sizeof words / sizeof *words, words));
 }
 
@@ -88,6 +91,32 @@ static json_t *bf16_errors(const char *name, double *median) {
     return errors;
 }
 
+// Attention does not see a bias of its keys: what stands there is rounding.
+static bool is_zero_in_exact_arithmetic(const char *name) {
+    return strstr(name, "audio_tower") && strstr(name, ".self_attn.k_proj.bias");
+}
+
+static double norm(const VlSafetensors *set, const VlSafetensorsEntry *entry) {
+    double sum = 0;
+    float *values = read_f32(set, entry);
+    for (int64_t i = 0; i < vl_elements(entry->tensor); i++) sum += (double)values[i] * (double)values[i];
+    vl_free(values);
+    return sqrt(sum);
+}
+
+// Against the size of the gradient of the query's bias beside it.
+static void check_small(const char *name, const VlSafetensors *found, const VlSafetensors *expected,
+                        const VlSafetensorsEntry *entry, double tolerance) {
+    char query[512];
+    snprintf(query, sizeof query, "%s", entry->name);
+    *strstr(query, "k_proj") = 'q';
+    const VlSafetensorsEntry *mine = vl_safetensors_find(found, entry->name);
+    const VlSafetensorsEntry *beside = vl_safetensors_find(expected, query);
+    if (!mine || !beside) fail_msg("%s: %s or %s is missing", name, entry->name, query);
+    double size = norm(found, mine), other = norm(expected, beside);
+    if (!(size <= tolerance * other)) fail_msg("%s: %s is %g, that of the query %g", name, entry->name, size, other);
+}
+
 static void compare(const char *name, const char *output, bool bf16) {
     char path[VL_PATH_MAX];
     VlSafetensors found, expected;
@@ -100,6 +129,10 @@ static void compare(const char *name, const char *output, bool bf16) {
     for (int64_t i = 0; i < expected.count; i++) {
         const VlSafetensorsEntry *entry = &expected.entries[i];
         bool gradient = strncmp(entry->name, "grad.", 5) == 0;
+        if (gradient && is_zero_in_exact_arithmetic(entry->name)) {
+            check_small(name, &found, &expected, entry, bf16 ? 6e-2 : 1e-3);
+            continue;
+        }
         double error = distance(&found, &expected, entry), tolerance = gradient ? 1e-3 : 1e-4;
         if (bf16) {
             tolerance = fmax(gradient ? 6e-2 : 3e-2, 2 * json_number_value(json_object_get(errors, entry->name)));
@@ -149,7 +182,13 @@ static void check_generation(const char *name) {
     case_path(path, name, "generate.json");
     CHECK(vl_generate_request_load(&request, path, vl_vlm_config(open.model)));
     assert_in_range(request.max_new_tokens, 1, 64);
-    VlGenerateOptions generate = {.max_new_tokens = request.max_new_tokens, .top_p = 1};
+    VlGenerationConfig recorded;
+    CHECK(vl_generation_config_load(&recorded, vl_vlm_config(open.model)));
+    VlGenerateOptions generate = {.max_new_tokens = request.max_new_tokens,
+                                  .top_p = 1,
+                                  .repetition_penalty = recorded.repetition_penalty,
+                                  .stops = recorded.stops,
+                                  .stop = recorded.stop};
     CHECK(vl_generate(open.model, &request.prompt, &generate, ids, &count));
     case_path(path, name, "expected_generate.json");
     CHECK(vl_json_load(path, 1 << 20, &expected));
@@ -176,7 +215,7 @@ static void test_generation(void **state) {
         check_generation(cases[i]);
         checked++;
     }
-    assert_true(checked >= 1);
+    assert_int_equal(checked, 4);
 }
 
 static void expect_failure(VlStatus status, const char *text, int count, const char *const *words) {

@@ -45,6 +45,7 @@ static void golden(void **state) {
     golden_case("conn_stp");
     golden_case("conn_spatial_conv");
     golden_case("conn_spatial_pool");
+    golden_case("qwen2_siglip_v35");
 }
 
 static const VlVisionConfig clip = {.hidden = 24,
@@ -68,6 +69,18 @@ static const VlVisionConfig siglip = {.hidden = 18,
                                       .patch_bias = true,
                                       .activation = VL_GELU_TANH,
                                       .eps = 1e-6F};
+
+// One head of 72 as in so400m; pixels are left over at the right and below.
+static const VlVisionConfig wide_heads = {.hidden = 72,
+                                          .intermediate = 30,
+                                          .layers = 2,
+                                          .heads = 1,
+                                          .image_size = 11,
+                                          .patch_size = 4,
+                                          .run_layers = 1,
+                                          .patch_bias = true,
+                                          .activation = VL_GELU_TANH,
+                                          .eps = 1e-6F};
 
 // A tower with seeded weights, frames for it, and an upstream gradient.
 typedef struct Tower {
@@ -143,6 +156,7 @@ static void gradients(void **state) {
     gradients_of(&clip, 3);
     gradients_of(&siglip, 2);
     gradients_of(&siglip, VL_VIT_CHUNK + 1);
+    gradients_of(&wide_heads, 2);
 }
 
 // Frames do not depend on each other, on their number, nor on what is kept.

@@ -35,7 +35,7 @@ typedef struct Tiny {
 
 static inline VlModelConfig tiny_config(bool tied) {
     return (VlModelConfig){
-        .model_type = "videollama2_mistral",
+        .model_type = "videollama2_qwen2",
         .has_vision = true,
         .vision = {.hidden = 24,
                    .intermediate = 40,
@@ -59,11 +59,12 @@ static inline VlModelConfig tiny_config(bool tied) {
                     .vocabulary = TINY_VOCABULARY,
                     .eps = 1e-5f,
                     .rope_theta = 10000,
+                    .qkv_bias = true,
                     .tied = tied,
                     .initializer_range = 0.2f},
         .num_frames = 2,
-        .bos = 1,
-        .eos = 2,
+        .stops = 1,
+        .stop = {2},
     };
 }
 

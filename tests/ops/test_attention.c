@@ -20,6 +20,7 @@ static const Case cases[] = {
     {1, 8, 2, 64, {1}, {300}},                      // a decoding step
     {2, 5, 1, 33, {0, 0}, {0, 0}},                  // nothing
     {1, 2, 2, 130, {70}, {129}},
+    {2, 4, 2, 16, {16, 64}, {16, 64}},  // 32 and 128 rows, none of them padding
 };
 enum { CASES = sizeof cases / sizeof *cases };
 

@@ -5,6 +5,7 @@
 
 #include "base/safetensors.h"
 #include "tests/train/golden_curve.h"
+#include "train/tensor_hash.h"
 
 static VlComm *comm;
 

@@ -161,7 +161,7 @@ static void models_that_do_not_fit(void **state) {
         vl_params_register(&more.params, NULL, "a.weight", VL_GROUP_LLM, ((VlInit){VL_INIT_ZEROS, 0}), true, 7, 15));
     vl_params_set_trainable(&more.params, VL_GROUP_BIT(VL_GROUP_LLM));
     assert_ok(vl_params_bind(more.context, &more.params, VL_F32));
-    assert_error(vl_checkpoint_load(more.context, path, &more.params, NULL), VL_FORMAT, "a.bias");
+    assert_error(vl_checkpoint_load(more.context, path, &more.params, NULL), VL_FORMAT, "a.weight is [7,5,3]");
     assert_error(vl_checkpoint_load(more.context, "/no/such", &more.params, NULL), VL_IO, "/no/such/manifest.json");
     vl_params_free(more.context, &more.params);
     vl_context_free(more.context);
@@ -182,7 +182,7 @@ static void damage_is_found(void **state) {
     checkpoint_path(path, run, 5);
     assert_ok(vl_checkpoint_verify(comm, path));
     assert_ok(vl_list_folder(path, &files, &count));
-    assert_int_equal(count, 3);
+    assert_int_equal(count, 4);
     for (int64_t i = 0; i < count; i++) {
         int64_t size;
         join(file, path, files[i]);

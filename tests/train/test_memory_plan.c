@@ -14,7 +14,7 @@ typedef struct Mixture {
     VlBatch batch;
     int64_t ids[MOST][TEXT];
     VlSequence sequences[MOST];
-    VlFrames visual[MOST];
+    VlMedium medium[MOST];
 } Mixture;
 
 // Texts, pictures and videos within a budget of tokens; kind 0: texts, 1: videos with little text, 2: pictures with
@@ -31,9 +31,9 @@ static void draw(Mixture *mixture, const VlModelConfig *config, VlRandom *random
         VlSequence *sequence = &mixture->sequences[count];
         *sequence = (VlSequence){.ids = mixture->ids[count], .labels = mixture->ids[count]};
         if (seen) {
-            mixture->visual[count] = (VlFrames){picture ? 1 : config->num_frames, pixels};
-            sequence->visual = &mixture->visual[count];
-            sequence->visuals = 1;
+            mixture->medium[count] = (VlMedium){.frames = picture ? 1 : config->num_frames, .pixels = pixels};
+            sequence->medium = &mixture->medium[count];
+            sequence->media = 1;
             mixture->ids[count][at++] = picture ? VL_IMAGE_ID : VL_VIDEO_ID;
         }
         for (int64_t i = 0; i < text; i++) mixture->ids[count][at++] = 3 + vl_random_below(random, 300);

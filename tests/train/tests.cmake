@@ -5,14 +5,14 @@ add_executable(train_rank train/ranks.c)
 target_link_libraries(train_rank PRIVATE ${libraries} PkgConfig::VL_CMOCKA)
 target_compile_definitions(train_rank PRIVATE VL_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
 target_compile_definitions(train_test_ranks PRIVATE VL_RANK_PROGRAM="$<TARGET_FILE:train_rank>")
-foreach(program train_test_ranks train_test_stops)
+foreach(program train_test_convert train_test_ranks train_test_stops)
   target_compile_definitions(${program} PRIVATE VL2_PROGRAM="$<TARGET_FILE:vl2>")
   add_dependencies(${program} vl2 train_rank)
 endforeach()
 add_test(NAME train.curve.guarded COMMAND train_test_curve golden_curves
   WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
 set_tests_properties(train.curve.guarded PROPERTIES LABELS fast TIMEOUT 600)
-foreach(test bad_input checkpoint curve curve.guarded heldout memory_plan stops)
+foreach(test bad_input checkpoint convert curve curve.guarded heldout memory_plan stops)
   set_tests_properties(train.${test} PROPERTIES ENVIRONMENT OMP_WAIT_POLICY=passive)
 endforeach()
 set_property(TEST train.curve.guarded APPEND PROPERTY ENVIRONMENT VL2_GUARD=1)
@@ -20,3 +20,20 @@ set_tests_properties(train.ranks PROPERTIES ENVIRONMENT "${VL_MPI_ENVIRONMENT}")
 add_test(NAME train.overfit COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/train/overfit.sh $<TARGET_FILE:vl2> ${CMAKE_SOURCE_DIR}
   WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
 set_tests_properties(train.overfit PROPERTIES LABELS slow TIMEOUT 900 SKIP_RETURN_CODE 77)
+
+# Conversions of a model with holes: small, and of the size of a 72B model (145 GB long, minutes, some MB on the disk).
+add_executable(train_convert_holes train/convert_holes.c)
+target_link_libraries(train_convert_holes PRIVATE ${libraries} PkgConfig::VL_CMOCKA)
+target_compile_definitions(train_convert_holes PRIVATE VL2_PROGRAM="$<TARGET_FILE:vl2>" VL_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+add_dependencies(train_convert_holes vl2)
+add_test(NAME train.convert_holes COMMAND train_convert_holes WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
+set_tests_properties(train.convert_holes PROPERTIES LABELS fast TIMEOUT 120)
+add_test(NAME train.convert_holes.72b COMMAND train_convert_holes 72b WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
+set_tests_properties(train.convert_holes.72b PROPERTIES LABELS slow TIMEOUT 3600)
+
+# What we export against Hugging Face transformers: skipped where Python (VL_PYTHON, or python3) lacks it.
+add_test(NAME train.export_transformers COMMAND sh -c
+  "python=\${VL_PYTHON:-python3}; command -v \"$python\" >/dev/null || exit 77; exec \"$python\" \"$@\"" sh
+  ${CMAKE_CURRENT_SOURCE_DIR}/train/export_transformers.py $<TARGET_FILE:vl2> ${CMAKE_SOURCE_DIR}
+  WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
+set_tests_properties(train.export_transformers PROPERTIES LABELS fast TIMEOUT 600 SKIP_RETURN_CODE 77)

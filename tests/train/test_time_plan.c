@@ -1,0 +1,141 @@
+// How long a run takes: steps and FLOPs by the packed samples, and the time at a rate.
+#include "train/time_plan.h"
+
+#include "data/packed.h"
+#include "tests/train/runs.h"
+
+static VlStatus make_plan(const VlConfig *config, VlModelConfig *model, VlPlanOptions *options, VlTimePlan *plan) {
+    assert_ok(vl_model_config_load(model, GOLDEN "/model_vl"));
+    model->num_frames = config->data.frames;
+    *options = (VlPlanOptions){.trainable = VL_GROUP_BIT(VL_GROUP_CONNECTOR) | VL_GROUP_BIT(VL_GROUP_LLM),
+                               .dtype = VL_F32,
+                               .micro_tokens = 512,
+                               .max_tokens = 256,
+                               .frames = config->data.frames,
+                               .threads = 1,
+                               .backward = true};
+    return vl_time_plan(config, model, options, plan);
+}
+
+// The golden sources: 16 samples, 4 of them text and 12 pictures.
+static void counts_what_is_packed(void **state) {
+    VlConfig config;
+    VlModelConfig model;
+    VlPlanOptions options;
+    VlTimePlan plan, larger;
+    VlPacked packed;
+    pack_stage(*state, "finetune");
+    assert_ok(
+        load_config(&config, *state, "finetune", "", (const char *const[]){"train.steps=0", "train.epochs=5", NULL}));
+    assert_ok(make_plan(&config, &model, &options, &plan));
+    assert_true(plan.packed);
+    assert_int_equal(plan.epoch_samples, 16);
+    assert_int_equal(plan.steps, 5);
+    double tokens[2] = {0}, flops = 0, length = 0;
+    assert_ok(vl_packed_open(&packed, config.data.source[0].shards));
+    for (int64_t i = 0; i < packed.samples; i++) {
+        int64_t row;
+        const VlShardRow *sample = vl_shard_row(vl_packed_find(&packed, i, &row), i);
+        tokens[sample->modality == VL_MODAL_IMAGE] += sample->tokens;
+    }
+    vl_packed_close(&packed);
+    int64_t visual = vl_model_visual_tokens(&model, 4), text = llround(tokens[0] / 4), image = llround(tokens[1] / 12);
+    int64_t flops_text, flops_image;
+    assert_ok(vl_plan_sample_flops(&model, &options, text, 0, &flops_text));
+    assert_ok(vl_plan_sample_flops(&model, &options, image, 4, &flops_image));
+    assert_true(flops_image > flops_text && flops_text > 0);
+    flops = 4.0 * (double)flops_text + 12.0 * (double)flops_image;
+    length = (4.0 * (double)text + 12.0 * (double)(image + visual - 1)) / 16;
+    if (!(fabs(plan.step_flops / flops - 1) < 1e-9)) fail_msg("a step: %g FLOPs, not %g", plan.step_flops, flops);
+    if (!(fabs(plan.sample_tokens / length - 1) < 1e-9)) fail_msg("%g tokens, not %g", plan.sample_tokens, length);
+    // Half of the source, twice the batch.
+    config.data.source[0].weight = 0.5;
+    config.train.global_batch = 32;
+    assert_ok(make_plan(&config, &model, &options, &larger));
+    assert_int_equal(larger.epoch_samples, 8);
+    assert_int_equal(larger.steps, 2);
+    assert_true(fabs(larger.step_flops / plan.step_flops - 2) < 1e-9);
+    vl_config_free(&config);
+}
+
+// The matrix products of the language model alone are 6 FLOPs per token and weight (2 forward, 4 backward); a text
+// sample takes at least these and not much more.
+static void flops_are_those_of_the_weights(void **state) {
+    (void)state;
+    enum { TOKENS = 100 };
+    VlModelConfig model;
+    VlMemoryPlan memory;
+    VlPlanOptions options = {.trainable = VL_GROUP_BIT(VL_GROUP_LLM),
+                             .dtype = VL_F32,
+                             .micro_tokens = 512,
+                             .max_tokens = 256,
+                             .frames = 4,
+                             .threads = 1,
+                             .backward = true};
+    int64_t flops, twice;
+    assert_ok(vl_model_config_load(&model, GOLDEN "/model_vl"));
+    assert_ok(vl_memory_plan(&model, &options, &memory));
+    assert_ok(vl_plan_sample_flops(&model, &options, TOKENS, 0, &flops));
+    assert_ok(vl_plan_sample_flops(&model, &options, 2 * TOKENS, 0, &twice));
+    double weights = (double)memory.trainable_parameters - (double)(model.decoder.vocabulary * model.decoder.hidden);
+    double least = 6.0 * weights * TOKENS;
+    if (!((double)flops > 0.97 * least && (double)flops < 1.6 * least))
+        fail_msg("%g FLOPs, at least %g", (double)flops, least);
+    assert_true(twice > 2 * flops && twice < 3 * flops);
+}
+
+static void without_shards_the_longest_counts(void **state) {
+    VlConfig config;
+    VlModelConfig model;
+    VlPlanOptions options;
+    VlTimePlan plan;
+    write_config(*state, "pretrain");
+    assert_ok(load_config(&config, *state, "pretrain", "", (const char *const[]){"train.steps=7", NULL}));
+    assert_ok(make_plan(&config, &model, &options, &plan));
+    assert_false(plan.packed);
+    assert_int_equal(plan.steps, 7);
+    assert_true(plan.sample_tokens == 256);
+    config.train.steps = 0;
+    assert_ok(make_plan(&config, &model, &options, &plan));
+    assert_int_equal(plan.steps, 0);
+    vl_config_free(&config);
+}
+
+static void expect_print(const VlTimePlan *plan, int64_t ranks, double rate, const char *expected) {
+    char *text = NULL;
+    size_t size = 0;
+    FILE *file = open_memstream(&text, &size);
+    assert_non_null(file);
+    vl_time_plan_print(file, plan, 16, ranks, rate);
+    assert_int_equal(fclose(file), 0);
+    assert_string_equal(text, expected);
+    free(text);
+}
+
+static void prints_the_time(void **state) {
+    (void)state;
+    VlTimePlan plan = {true, 1000, 188, 926, 551e12};
+    expect_print(
+        &plan, 1, 4e12,
+        "A step: 16 samples of 926 tokens (the mean of the shards), 551 TFLOP\nThe run: 188 steps, 103.6 PFLOP\n"
+        "Time at 4 TFLOP/s per rank: 138 s a step, 7.2 h in all\n");
+    expect_print(
+        &plan, 8, 4e12,
+        "A step: 16 samples of 926 tokens (the mean of the shards), 551 TFLOP\nThe run: 188 steps, 103.6 PFLOP\n"
+        "Time at 4 TFLOP/s per rank: 17.2 s a step, 54 min in all\n");
+    plan = (VlTimePlan){false, 0, 0, 2048, 3e9};
+    expect_print(&plan, 1, 0,
+                 "A step: 16 samples of 2048 tokens (the longest; the sources are not packed yet), 3 GFLOP\n"
+                 "The run: as many steps as the packed samples give; pack them, or set train.steps\n"
+                 "Time: give --tflops X, what one rank reaches (vl2 bench train on a model of this shape tells)\n");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(counts_what_is_packed),
+        cmocka_unit_test(flops_are_those_of_the_weights),
+        cmocka_unit_test(without_shards_the_longest_counts),
+        cmocka_unit_test(prints_the_time),
+    };
+    return cmocka_run_group_tests(tests, make_scratch, remove_scratch);
+}

@@ -1,0 +1,23 @@
+// How long a run takes: its steps, the FLOPs of a step by the samples that are packed, and a rate.
+#ifndef VL_TRAIN_TIME_PLAN_H
+#define VL_TRAIN_TIME_PLAN_H
+
+#include "train/config.h"
+#include "train/memory_plan.h"
+
+typedef struct VlTimePlan {
+    bool packed;            // counted from the sources' shards; else every sample is taken for the longest
+    int64_t epoch_samples;  // of one pass over the sources; 0: not packed yet
+    int64_t steps;          // of the run; 0: cannot be told before the sources are packed
+    double sample_tokens;   // mean, visual tokens counted
+    double step_flops;      // mean, forward and backward of the whole batch, over all ranks
+} VlTimePlan;
+
+// Reads the shards' tables where all sources are packed. A sample counts as one of its modality's mean length. Not
+// collective. Errors: VL_IO, VL_FORMAT (damaged shards).
+VlStatus vl_time_plan(const VlConfig *config, const VlModelConfig *model, const VlPlanOptions *options,
+                      VlTimePlan *plan);
+// The plan as lines. `rate`: FLOP/s that one rank reaches in training; 0: not given, no time is told.
+void vl_time_plan_print(FILE *file, const VlTimePlan *plan, int64_t global_batch, int64_t ranks, double rate);
+
+#endif
