@@ -96,8 +96,7 @@ static VlRandom text_random(const World *world, uint64_t number) {
     return vl_random((uint64_t)world->options->seed ^ vl_hash_string("texts"), number);
 }
 
-// Pictures are cheap: before and during the warm-up there are several for each clip, later one. The warm-up is where
-// the model learns to find the thing that a question names, so of the pictures of a single thing it has every third.
+// Pictures are cheap: before and during the warm-up there are several for each clip, later one.
 static VlStatus add_picture(World *world, int64_t number) {
     VlWorldScene scene;
     char name[NAME], media[NAME];
@@ -106,12 +105,10 @@ static VlStatus add_picture(World *world, int64_t number) {
     snprintf(name, sizeof name, "image-%06" PRId64, number);
     VL_TRY(order_media(world, &scene, name, media));
     if (scene.things == 1) VL_TRY(add(world, THINGS, vl_world_sample_thing(&scene, name, media)));
-    if (scene.things > 1 || number / 6 % 3 == 0) {
-        bool caption = number % CAPTION_EVERY == 0;  // without a question, as the stage pretrain has it
-        VL_TRY(add(world, WARMUP,
-                   caption ? vl_world_sample_caption(&scene, name, media)
-                           : vl_world_sample_questions(&scene, name, media, &random)));
-    }
+    bool caption = number % CAPTION_EVERY == 0;  // without a question, as the stage pretrain has it
+    VL_TRY(add(world, WARMUP,
+               caption ? vl_world_sample_caption(&scene, name, media)
+                       : vl_world_sample_questions(&scene, name, media, &random)));
     if (number >= world->options->samples) return VL_OK;
     VL_TRY(add(world, FINETUNE, vl_world_sample_questions(&scene, name, media, &random)));
     return number % 2 ? VL_OK : add(world, PRETRAIN, vl_world_sample_caption(&scene, name, media));
