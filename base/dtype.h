@@ -2,6 +2,7 @@
 #ifndef VL_BASE_DTYPE_H
 #define VL_BASE_DTYPE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -23,6 +24,9 @@ typedef uint16_t VlBf16;  // the upper half of an f32
 typedef uint16_t VlF16;   // IEEE 754 binary16
 
 int64_t vl_dtype_size(VlDtype dtype);
+static inline bool vl_dtype_is_floating(VlDtype dtype) {
+    return dtype == VL_F32 || dtype == VL_BF16 || dtype == VL_F16 || dtype == VL_F64;
+}
 const char *vl_dtype_name(VlDtype dtype);  // "f32", "bf16", ...
 
 static inline float vl_f32_from_bf16(VlBf16 value) {

@@ -54,6 +54,16 @@ VlStatus vl_path_folder(char *out, const char *path) {
     return length ? copy_path(out, path, length) : copy_path(out, ".", 1);
 }
 
+const char *vl_path_last(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+bool vl_ends_with(const char *text, const char *end) {
+    size_t length = strlen(text), tail = strlen(end);
+    return length >= tail && strcmp(text + length - tail, end) == 0;
+}
+
 bool vl_path_exists(const char *path) {
     struct stat info;
     return stat(path, &info) == 0;

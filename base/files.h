@@ -13,6 +13,8 @@ enum { VL_PATH_MAX = 4096 };
 VlStatus vl_path_join(char *out, const char *folder, const char *name);
 // out = the folder part of a path ("." when it has none).
 VlStatus vl_path_folder(char *out, const char *path);
+const char *vl_path_last(const char *path);  // its last part, inside `path`
+bool vl_ends_with(const char *text, const char *end);
 bool vl_path_exists(const char *path);
 bool vl_path_is_folder(const char *path);
 bool vl_folder_holds(const char *folder, const char *name);  // does folder/name exist?

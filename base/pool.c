@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 
 int64_t vl_cpu_count(void) {
@@ -26,7 +27,7 @@ static void *run_tasks(void *argument) {
     VlPool *pool = argument;
     pthread_mutex_lock(&pool->lock);
     for (;;) {
-        while (!pool->first && !pool->closing) pthread_cond_wait(&pool->work, &pool->lock);
+        while (!pool->first && !pool->closing) vl_wait_for_change(&pool->work, &pool->lock);
         if (pool->closing) break;
         VlTask *task = pool->first;
         pool->first = task->next;
@@ -111,7 +112,7 @@ void vl_pool_submit(VlPool *pool, VlTask *task, bool urgent) {
 VlStatus vl_pool_wait(VlPool *pool, VlTask *task) {
     if (!task->submitted) return VL_OK;
     pthread_mutex_lock(&pool->lock);
-    while (!task->done) pthread_cond_wait(&pool->finished, &pool->lock);
+    while (!task->done) vl_wait_for_change(&pool->finished, &pool->lock);
     pthread_mutex_unlock(&pool->lock);
     task->submitted = false;
     return task->error.status ? vl_error_raise(&task->error) : VL_OK;

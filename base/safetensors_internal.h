@@ -15,4 +15,10 @@ extern const char *const vl_safetensors_dtypes[VL_DTYPE_COUNT];
 // *bytes = extents * element size; false on overflow.
 bool vl_safetensors_bytes(VlTensor shape, int64_t *bytes);
 
+// A tensor `stored` as `dtype` (both floating, or the same), in pieces from `read`, which gives elements in the stored
+// type. Errors: VL_INVALID for other types; what `read` reports.
+typedef VlStatus VlReadElements(const void *set, const void *entry, int64_t begin, int64_t count, void *data);
+VlStatus vl_read_converted(const char *name, VlTensor stored, VlDtype dtype, void *data, VlReadElements *read,
+                           const void *set, const void *entry);
+
 #endif

@@ -248,11 +248,6 @@ static VlStatus open_index(VlSafetensors *set, const char *path) {
 
 // ---- Public ----------------------------------------------------------------
 
-static bool ends_with(const char *text, const char *ending) {
-    size_t length = strlen(text), end = strlen(ending);
-    return length >= end && !strcmp(text + length - end, ending);
-}
-
 VlStatus vl_safetensors_open(VlSafetensors *set, const char *path) {
     char found[VL_PATH_MAX];
     *set = (VlSafetensors){0};
@@ -266,7 +261,7 @@ VlStatus vl_safetensors_open(VlSafetensors *set, const char *path) {
         }
     }
     VlStatus status =
-        ends_with(found, ".index.json") ? open_index(set, found) : open_files(set, "", &(const char *){found}, 1);
+        vl_ends_with(found, ".index.json") ? open_index(set, found) : open_files(set, "", &(const char *){found}, 1);
     if (status) vl_safetensors_close(set);
     return status;
 }
@@ -293,29 +288,34 @@ VlStatus vl_safetensors_read(const VlSafetensors *set, const VlSafetensorsEntry 
     return vl_safetensors_read_part(set, entry, 0, vl_elements(entry->tensor), data);
 }
 
-static bool is_floating(VlDtype dtype) {
-    return dtype == VL_F32 || dtype == VL_BF16 || dtype == VL_F16 || dtype == VL_F64;
-}
-
-VlStatus vl_safetensors_read_as(const VlSafetensors *set, const VlSafetensorsEntry *entry, VlDtype dtype, void *data) {
+VlStatus vl_read_converted(const char *name, VlTensor stored, VlDtype dtype, void *data, VlReadElements *read,
+                           const void *set, const void *entry) {
     enum { PIECE = 1 << 18 };  // elements converted at a time
     VlStatus status = VL_OK;
     char *piece;
-    int64_t total = vl_elements(entry->tensor);
-    if (dtype == entry->tensor.dtype) return vl_safetensors_read(set, entry, data);
-    if (!is_floating(dtype) || !is_floating(entry->tensor.dtype)) {
-        return vl_error(VL_INVALID, "tensor '%s' is %s and cannot be read as %s", entry->name,
-                        vl_dtype_name(entry->tensor.dtype), vl_dtype_name(dtype));
+    int64_t total = vl_elements(stored);
+    if (dtype == stored.dtype) return read(set, entry, 0, total, data);
+    if (!vl_dtype_is_floating(dtype) || !vl_dtype_is_floating(stored.dtype)) {
+        return vl_error(VL_INVALID, "tensor '%s' is %s and cannot be read as %s", name, vl_dtype_name(stored.dtype),
+                        vl_dtype_name(dtype));
     }
-    VL_TRY(vl_allocate(&piece, total < PIECE ? total : PIECE, vl_dtype_size(entry->tensor.dtype)));
+    VL_TRY(vl_allocate(&piece, total < PIECE ? total : PIECE, vl_dtype_size(stored.dtype)));
     for (int64_t begin = 0; begin < total; begin += PIECE) {
         int64_t count = total - begin < PIECE ? total - begin : PIECE;
-        VL_TRY_GOTO(status, vl_safetensors_read_part(set, entry, begin, count, piece), done);
-        vl_convert((char *)data + begin * vl_dtype_size(dtype), dtype, piece, entry->tensor.dtype, count);
+        VL_TRY_GOTO(status, read(set, entry, begin, count, piece), done);
+        vl_convert((char *)data + begin * vl_dtype_size(dtype), dtype, piece, stored.dtype, count);
     }
 done:
     vl_free(piece);
     return status;
+}
+
+static VlStatus read_elements(const void *set, const void *entry, int64_t begin, int64_t count, void *data) {
+    return vl_safetensors_read_part(set, entry, begin, count, data);
+}
+
+VlStatus vl_safetensors_read_as(const VlSafetensors *set, const VlSafetensorsEntry *entry, VlDtype dtype, void *data) {
+    return vl_read_converted(entry->name, entry->tensor, dtype, data, read_elements, set, entry);
 }
 
 void vl_safetensors_close(VlSafetensors *set) {

@@ -5,12 +5,8 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/safetensors_internal.h"
 #include "base/shard_index.h"
-
-static bool ends_with(const char *text, const char *end) {
-    size_t length = strlen(text), tail = strlen(end);
-    return length >= tail && strcmp(text + length - tail, end) == 0;
-}
 
 // ---- Where they are --------------------------------------------------------
 
@@ -28,7 +24,7 @@ VlStatus vl_weights_locate(char *path, const char *folder) {
     VL_TRY(vl_list_folder(folder, &names, &count));
     for (int64_t i = 0; i < count; i++) {
         for (size_t j = 0; j < sizeof endings / sizeof *endings; j++) {
-            if (ends_with(names[i], endings[j])) snprintf(foreign, sizeof foreign, "%s", names[i]);
+            if (vl_ends_with(names[i], endings[j])) snprintf(foreign, sizeof foreign, "%s", names[i]);
         }
     }
     vl_free_names(names, count);
@@ -107,10 +103,10 @@ static VlStatus open_path(VlWeights *weights, const char *path) {
                             path);
         }
     }
-    if (ends_with(found, ".safetensors") || ends_with(found, ".safetensors.index.json")) {
+    if (vl_ends_with(found, ".safetensors") || vl_ends_with(found, ".safetensors.index.json")) {
         return open_safetensors(weights, found);
     }
-    if (ends_with(found, ".index.json")) return open_torch_index(weights, found);
+    if (vl_ends_with(found, ".index.json")) return open_torch_index(weights, found);
     return open_torch(weights, "", &(const char *){found}, 1);
 }
 
@@ -166,29 +162,12 @@ VlStatus vl_weights_read(const VlWeights *weights, const VlWeightsEntry *entry, 
     return vl_weights_read_part(weights, entry, 0, vl_elements(entry->tensor), data);
 }
 
-static bool is_floating(VlDtype dtype) {
-    return dtype == VL_F32 || dtype == VL_BF16 || dtype == VL_F16 || dtype == VL_F64;
+static VlStatus read_elements(const void *weights, const void *entry, int64_t begin, int64_t count, void *data) {
+    return vl_weights_read_part(weights, entry, begin, count, data);
 }
 
 VlStatus vl_weights_read_as(const VlWeights *weights, const VlWeightsEntry *entry, VlDtype dtype, void *data) {
-    enum { PIECE = 1 << 18 };  // elements converted at a time
-    VlStatus status = VL_OK;
-    char *piece;
-    int64_t total = vl_elements(entry->tensor);
-    if (dtype == entry->tensor.dtype) return vl_weights_read(weights, entry, data);
-    if (!is_floating(dtype) || !is_floating(entry->tensor.dtype)) {
-        return vl_error(VL_INVALID, "tensor '%s' is %s and cannot be read as %s", entry->name,
-                        vl_dtype_name(entry->tensor.dtype), vl_dtype_name(dtype));
-    }
-    VL_TRY(vl_allocate(&piece, total < PIECE ? total : PIECE, vl_dtype_size(entry->tensor.dtype)));
-    for (int64_t begin = 0; begin < total; begin += PIECE) {
-        int64_t count = total - begin < PIECE ? total - begin : PIECE;
-        VL_TRY_GOTO(status, vl_weights_read_part(weights, entry, begin, count, piece), done);
-        vl_convert((char *)data + begin * vl_dtype_size(dtype), dtype, piece, entry->tensor.dtype, count);
-    }
-done:
-    vl_free(piece);
-    return status;
+    return vl_read_converted(entry->name, entry->tensor, dtype, data, read_elements, weights, entry);
 }
 
 VlStatus vl_weights_verify(const VlWeights *weights) {

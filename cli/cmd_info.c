@@ -165,17 +165,12 @@ static VlStatus info_folder_weights(const char *path, const Settings *settings, 
     return VL_OK;
 }
 
-static bool ends_with(const char *text, const char *end) {
-    size_t length = strlen(text), tail = strlen(end);
-    return length >= tail && strcmp(text + length - tail, end) == 0;
-}
-
 // Whether a config.json is that of a vision tower alone, or of the CLIP or SigLIP that it is part of.
 static VlStatus is_tower(const char *file, bool *tower) {
     json_t *json;
     VL_TRY(vl_json_load(file, VL_CONFIG_LIMIT, &json));
     const char *type = json_string_value(json_object_get(json, "model_type"));
-    *tower = (type && ends_with(type, "_vision_model")) || json_object_get(json, "vision_config");
+    *tower = (type && vl_ends_with(type, "_vision_model")) || json_object_get(json, "vision_config");
     json_decref(json);
     return VL_OK;
 }
@@ -255,9 +250,10 @@ static VlStatus info_tokenizer(const char *folder) {
 static VlStatus info_file(const char *path, const Settings *settings) {
     char folder[VL_PATH_MAX];
     VL_TRY(vl_path_folder(folder, path));
-    if (ends_with(path, "tokenizer.json") || ends_with(path, "tokenizer_config.json")) return info_tokenizer(folder);
-    if (ends_with(path, "/config.json") || strcmp(path, "config.json") == 0) return info_model(folder, settings);
-    if (!ends_with(path, ".h5")) return info_weights(path, settings);
+    if (vl_ends_with(path, "tokenizer.json") || vl_ends_with(path, "tokenizer_config.json"))
+        return info_tokenizer(folder);
+    if (vl_ends_with(path, "/config.json") || strcmp(path, "config.json") == 0) return info_model(folder, settings);
+    if (!vl_ends_with(path, ".h5")) return info_weights(path, settings);
     return vl_folder_holds(folder, VL_MANIFEST) ? info_checkpoint(folder, settings) : vl_show_shard(path, stdout);
 }
 

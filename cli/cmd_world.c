@@ -14,7 +14,8 @@ VlStatus vl_cmd_world(int argc, char **argv) {
     VlOption option[] = {
         {"out", VL_OPTION_STRING, &folder, "DIR", "folder of the world", true},
         {"seed", VL_OPTION_INT64, &options.seed, "N", "another seed, another world (1)", false},
-        {"samples", VL_OPTION_INT64, &options.samples, "N", "clips to train on, and as many pictures (2000)", false},
+        {"samples", VL_OPTION_INT64, &options.samples, "N", "clips to train on; six times as many pictures (2000)",
+         false},
         {"heldout", VL_OPTION_INT64, &options.heldout, "N", "questions held out (800)", false},
         {"threads", VL_OPTION_INT64, &options.threads, "N", "threads that render and encode (all cores)", false},
     };
@@ -29,9 +30,10 @@ VlStatus vl_cmd_world(int argc, char **argv) {
     VL_TRY(vl_options_parse(&command, argc, argv, NULL, &help));
     if (help) return VL_OK;
     VL_TRY(vl_world_make(folder, &options, &report));
-    printf("%s: %" PRId64 " clips, %" PRId64 " pictures; samples: %" PRId64 " warmup, %" PRId64 " pretrain, %" PRId64
-           " finetune, %" PRId64 " heldout, %" PRId64 " audio, %" PRId64 " audiovisual; %" PRId64 " tokens\n",
-           folder, report.clips, report.pictures, report.warmup, report.pretrain, report.finetune, report.heldout,
-           report.audio, report.audiovisual, report.vocabulary);
+    printf("%s: %" PRId64 " clips, %" PRId64 " pictures; samples: %" PRId64 " things, %" PRId64 " warmup, %" PRId64
+           " pretrain, %" PRId64 " finetune, %" PRId64 " heldout, %" PRId64 " audio, %" PRId64 " audiovisual; %" PRId64
+           " tokens\n",
+           folder, report.clips, report.pictures, report.things, report.warmup, report.pretrain, report.finetune,
+           report.heldout, report.audio, report.audiovisual, report.vocabulary);
     return VL_OK;
 }

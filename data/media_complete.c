@@ -168,7 +168,7 @@ static VlStatus check(const VlReader *file, const char *path, double deadline) {
     uint8_t head[HEAD_BYTES] = {0};
     int64_t length = file->size < HEAD_BYTES ? file->size : HEAD_BYTES;
     VL_TRY(vl_reader_read(file, 0, head, length));
-    if (!memcmp(head, "\x1a\x45\xdf\xa3", 4)) return vl_ebml_check_complete(path);
+    if (!memcmp(head, "\x1a\x45\xdf\xa3", 4)) return vl_ebml_check_complete(file);
     if (!memcmp(head, "OggS", 4)) return vl_ogg_check_complete(file, deadline);
     if (!memcmp(head, "FLV", 3)) return check_flv(file, path, head, deadline);
     if (!memcmp(head, "\0\0\1\xba", 4)) return check_program(file, path);

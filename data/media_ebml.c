@@ -6,8 +6,6 @@
 #include <libavutil/intreadwrite.h>
 #include <string.h>
 
-#include "base/files.h"
-
 enum {
     ELEMENT_HEADER = 12,  // bytes at most: four of the id, eight of the length
     CRC_BYTES = 4,
@@ -103,7 +101,7 @@ static VlStatus walk_segment(const VlReader *file, const Element *segment) {
     return VL_OK;
 }
 
-static VlStatus check(const VlReader *file) {
+VlStatus vl_ebml_check_complete(const VlReader *file) {
     Element header, segment;
     uint8_t first[4];
     if (file->size < ELEMENT_HEADER) return VL_OK;
@@ -112,14 +110,6 @@ static VlStatus check(const VlReader *file) {
     VL_TRY(read_element(file, 0, file->size, &header));
     VL_TRY(read_element(file, header.end, file->size, &segment));
     return segment.id == SEGMENT_ID ? walk_segment(file, &segment) : VL_OK;
-}
-
-VlStatus vl_ebml_check_complete(const char *path) {
-    VlReader file;
-    VL_TRY(vl_reader_open(&file, path));
-    VlStatus status = check(&file);
-    vl_reader_close(&file);
-    return status;
 }
 
 #endif

@@ -14,14 +14,15 @@ enum {
     SOUND_SAMPLES = VL_WORLD_RATE * VL_WORLD_FRAMES / VL_WORLD_FPS,
     MOST = 10000000,
     NAME = 64,
-    LISTS = 6,
+    LISTS = 7,
     TEXT_EVERY = 8,
-    CAPTION_EVERY = 5
+    CAPTION_EVERY = 8,
+    PICTURES_PER_CLIP = 6
 };
 
-static const char *const list_names[LISTS] = {"warmup.json",  "pretrain.json", "finetune.json",
-                                              "heldout.json", "audio.json",    "audiovisual.json"};
-enum { WARMUP, PRETRAIN, FINETUNE, HELDOUT, AUDIO, AUDIOVISUAL };
+static const char *const list_names[LISTS] = {"things.json",  "warmup.json", "pretrain.json",   "finetune.json",
+                                              "heldout.json", "audio.json",  "audiovisual.json"};
+enum { THINGS, WARMUP, PRETRAIN, FINETUNE, HELDOUT, AUDIO, AUDIOVISUAL };
 
 // One media file: made by a thread of the pool, in any order.
 typedef struct Job {
@@ -95,6 +96,7 @@ static VlRandom text_random(const World *world, uint64_t number) {
     return vl_random((uint64_t)world->options->seed ^ vl_hash_string("texts"), number);
 }
 
+// Pictures are cheap: before and during the warm-up there are several for each clip, later one.
 static VlStatus add_picture(World *world, int64_t number) {
     VlWorldScene scene;
     char name[NAME], media[NAME];
@@ -102,11 +104,13 @@ static VlStatus add_picture(World *world, int64_t number) {
     vl_world_scene_make(&scene, (uint64_t)world->options->seed, VL_WORLD_TRAIN, VL_WORLD_STILL, number);
     snprintf(name, sizeof name, "image-%06" PRId64, number);
     VL_TRY(order_media(world, &scene, name, media));
-    bool alone = number % CAPTION_EVERY == 0;  // a caption without a question, as the stage pretrain has it
+    if (scene.things == 1) VL_TRY(add(world, THINGS, vl_world_sample_thing(&scene, name, media)));
+    bool caption = number % CAPTION_EVERY == 0;  // without a question, as the stage pretrain has it
     VL_TRY(add(world, WARMUP,
-               alone ? vl_world_sample_caption(&scene, name, media)
-                     : vl_world_sample_questions(&scene, name, media, true, &random)));
-    VL_TRY(add(world, FINETUNE, vl_world_sample_questions(&scene, name, media, false, &random)));
+               caption ? vl_world_sample_caption(&scene, name, media)
+                       : vl_world_sample_questions(&scene, name, media, &random)));
+    if (number >= world->options->samples) return VL_OK;
+    VL_TRY(add(world, FINETUNE, vl_world_sample_questions(&scene, name, media, &random)));
     return number % 2 ? VL_OK : add(world, PRETRAIN, vl_world_sample_caption(&scene, name, media));
 }
 
@@ -131,8 +135,8 @@ static VlStatus add_texts(World *world, int64_t number) {
     snprintf(name, sizeof name, "text-%06" PRId64, number);
     VL_TRY(add(world, WARMUP, vl_world_sample_text(name, &scene, &random)));
     snprintf(name, sizeof name, "guess-%06" PRId64, number);
-    VL_TRY(add(world, WARMUP, vl_world_sample_questions(&scene, name, NULL, false, &random)));
-    return add(world, FINETUNE, vl_world_sample_questions(&scene, name, NULL, false, &random));
+    VL_TRY(add(world, WARMUP, vl_world_sample_questions(&scene, name, NULL, &random)));
+    return add(world, FINETUNE, vl_world_sample_questions(&scene, name, NULL, &random));
 }
 
 // Motions take turns; the numbers within each motion run on, for the balance of its answers.
@@ -145,7 +149,7 @@ static VlStatus add_clip(World *world, int64_t number) {
     snprintf(name, sizeof name, "clip-%06" PRId64, number);
     VL_TRY(order_media(world, &scene, name, media));
     VL_TRY(add(world, PRETRAIN, vl_world_sample_caption(&scene, name, media)));
-    VL_TRY(add(world, FINETUNE, vl_world_sample_questions(&scene, name, media, false, &random)));
+    VL_TRY(add(world, FINETUNE, vl_world_sample_questions(&scene, name, media, &random)));
     VL_TRY(add(world, AUDIO, vl_world_sample_sound(&scene, name, media, number / 4)));
     if (scene.motion == VL_WORLD_ORDER && number % 8 == 3) VL_TRY(add_twins(world, &scene, name, media, number));
     return number % TEXT_EVERY ? VL_OK : add_texts(world, number / TEXT_EVERY);
@@ -174,10 +178,8 @@ static VlStatus add_heldout(World *world, int64_t number) {
 
 static VlStatus make_all(World *world) {
     const VlWorldOptions *options = world->options;
-    for (int64_t i = 0; i < options->samples; i++) {
-        VL_TRY(add_picture(world, i));
-        VL_TRY(add_clip(world, i));
-    }
+    for (int64_t i = 0; i < options->samples; i++) VL_TRY(add_clip(world, i));
+    for (int64_t i = 0; i < PICTURES_PER_CLIP * options->samples; i++) VL_TRY(add_picture(world, i));
     for (int64_t i = 0; i < options->heldout; i++) VL_TRY(add_heldout(world, i));
     return wait_for_media(world);
 }
@@ -185,8 +187,8 @@ static VlStatus make_all(World *world) {
 static VlStatus save_all(World *world) {
     char path[VL_PATH_MAX];
     VlWorldReport *report = world->report;
-    int64_t *counts[LISTS] = {&report->warmup,  &report->pretrain, &report->finetune,
-                              &report->heldout, &report->audio,    &report->audiovisual};
+    int64_t *counts[LISTS] = {&report->things,  &report->warmup, &report->pretrain,   &report->finetune,
+                              &report->heldout, &report->audio,  &report->audiovisual};
     VL_TRY(vl_path_join(path, world->folder, "model"));
     VL_TRY(vl_world_model_save(path, world->list, LISTS, &report->vocabulary));
     for (int i = 0; i < LISTS; i++) {

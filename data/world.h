@@ -2,6 +2,7 @@
 // LLaVA-style annotations, and a model folder without weights whose tokenizer knows the world's words.
 //
 // FOLDER/media/        clips (MP4, 64 x 64, 24 frames at 12 fps, with sound at 16 kHz) and pictures (PNG)
+// FOLDER/things.json   one question about each picture of one thing: what it is
 // FOLDER/warmup.json   questions about pictures, and text alone: what stands for the public tower and language model
 // FOLDER/pretrain.json captions of clips and pictures
 // FOLDER/finetune.json several questions about each clip and each picture
@@ -22,14 +23,14 @@
 
 typedef struct VlWorldOptions {
     int64_t seed;
-    int64_t samples;  // clips to train on, and as many pictures
+    int64_t samples;  // clips to train on; the pictures are six times as many
     int64_t heldout;  // questions held out, of all kinds together
     int64_t threads;  // that render and encode; what is written does not depend on it
 } VlWorldOptions;
 
 typedef struct VlWorldReport {
-    int64_t clips, pictures;                                          // media files
-    int64_t warmup, pretrain, finetune, heldout, audio, audiovisual;  // samples of each file
+    int64_t clips, pictures;                                                  // media files
+    int64_t things, warmup, pretrain, finetune, heldout, audio, audiovisual;  // samples of each file
     int64_t vocabulary;
 } VlWorldReport;
 

@@ -90,14 +90,14 @@ static json_t *make_tokenizer_config(void) {
 static json_t *make_config(int64_t vocabulary) {
     return json_pack(
         "{s:s, s:[s], s:i, s:i, s:i, s:i, s:i, s:I, s:s, s:f, s:f, s:f, s:b, s:i, s:i, s:i, s:s, s:i, s:s, s:i, s:s, "
-        "s:i, s:s}",
+        "s:i, s:s, s:n}",
         "model_type", "videollama2_mistral", "architectures", "Videollama2MistralForCausalLM", "hidden_size", 128,
         "intermediate_size", 384, "num_hidden_layers", 4, "num_attention_heads", 4, "num_key_value_heads", 4,
         "vocab_size", (json_int_t)vocabulary, "hidden_act", "silu", "rms_norm_eps", 1e-5, "rope_theta", 10000.0,
         "initializer_range", 0.05, "tie_word_embeddings", 0, "max_position_embeddings", 2048, "bos_token_id", BEGIN,
         "eos_token_id", END, "mm_vision_tower", "tower", "mm_hidden_size", 96, "mm_projector_type", "stc_connector_v35",
-        "mm_vision_select_layer", -2, "mm_vision_select_feature", "patch", "num_frames", 8, "image_aspect_ratio",
-        "pad");
+        "mm_vision_select_layer", -2, "mm_vision_select_feature", "patch", "num_frames", 8, "image_aspect_ratio", "pad",
+        "sliding_window");
 }
 
 enum { TOWER_IMAGE = 48 };

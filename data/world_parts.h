@@ -112,9 +112,12 @@ const char *vl_world_question_kind(VlWorldQuestion question);      // "image-col
 // Samples as the annotation files hold them; the caller owns them. NULL: no memory. `random` orders the questions. A
 // caption's question is its medium alone.
 json_t *vl_world_sample_caption(const VlWorldScene *scene, const char *id, const char *media);
-// With `caption`, it is the last turn. A NULL medium: the questions alone, whose answers can only be guessed.
-json_t *vl_world_sample_questions(const VlWorldScene *scene, const char *id, const char *media, bool caption,
-                                  VlRandom *random);
+// A NULL medium: the questions alone, whose answers can only be guessed.
+json_t *vl_world_sample_questions(const VlWorldScene *scene, const char *id, const char *media, VlRandom *random);
+// A picture of one thing, asked what it is: its shape and colour in one answer. From these a tower and a language model
+// learn in a few hundred steps to pass both on. Of many questions at once they learn shapes in thousands of steps or
+// never, and of questions about the shape alone they unlearn the colours.
+json_t *vl_world_sample_thing(const VlWorldScene *scene, const char *id, const char *media);
 json_t *vl_world_sample_heldout(const VlWorldScene *scene, const char *id, const char *media, VlWorldQuestion question);
 json_t *vl_world_sample_text(const char *id, const VlWorldScene *scene, VlRandom *random);  // no medium
 json_t *vl_world_sample_sound(const VlWorldScene *scene, const char *id, const char *media, int64_t number);

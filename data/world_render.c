@@ -9,6 +9,9 @@ enum { GRID = 9, SUBSAMPLES = 3 };
 static const double colours[VL_WORLD_COLOURS][3] = {{220, 35, 35},  {30, 165, 50},  {35, 65, 225},   {240, 220, 40},
                                                     {150, 40, 190}, {40, 210, 220}, {248, 248, 248}, {12, 12, 12}};
 
+// Every thing has a dark outline, in radii so wide: a shape then looks alike in every colour.
+static const double outline_width = 0.14, outline_level = 12;
+
 // ---- Ground ----------------------------------------------------------------
 
 // A level in [0, 1] of smooth noise: random values on a grid, joined linearly.
@@ -38,32 +41,32 @@ static void draw_ground(const VlWorldGround *ground, double *levels) {
 
 // ---- Things ----------------------------------------------------------------
 
-// A star of five points, one of them upwards.
-static bool inside_star(double x, double y) {
-    const double inner = 0.45, outer = 1.15, fifth = 1.2566370614359172;
+// How deep the point (x, y), in radii from the centre, y downwards, lies inside of a shape: the distance to the line of
+// the nearest edge, negative outside.
+static double star_depth(double x, double y) {
+    const double inner = 0.5, outer = 1.15, fifth = 1.2566370614359172;
     double angle = atan2(x, -y);
-    double within = fabs(angle - fifth * nearbyint(angle / fifth));  // from the nearest point of the star
+    double within = fabs(angle - fifth * nearbyint(angle / fifth));  // from the nearest of five points, one of them up
     double radius = sqrt(x * x + y * y), a = radius * cos(within), b = radius * sin(within);
     // The edge runs from (outer, 0) to the distance `inner` at half of the angle between two points.
-    double edge_a = inner * cos(fifth / 2), edge_b = inner * sin(fifth / 2);
-    return (a - outer) * edge_b - b * (edge_a - outer) <= 0;
+    double along_a = inner * cos(fifth / 2) - outer, along_b = inner * sin(fifth / 2);
+    return (b * along_a - (a - outer) * along_b) / sqrt(along_a * along_a + along_b * along_b);
 }
 
-// Whether the point (x, y), in radii from the centre, y downwards, lies inside.
-static bool inside(int64_t shape, double x, double y) {
-    double square = x * x + y * y;
+static double depth(int64_t shape, double x, double y) {
+    double radius = sqrt(x * x + y * y), across = fabs(x), down = fabs(y);
     switch (shape) {
     case 0:  // circle
-        return square <= 0.9 * 0.9;
+        return 0.95 - radius;
     case 1:  // square
-        return fabs(x) <= 0.8 && fabs(y) <= 0.8;
+        return 0.85 - fmax(across, down);
     case 2:  // triangle, point upwards
-        return y <= 0.75 && fabs(x) <= (y + 1.05) * 0.58;
+        return fmin(0.8 - y, ((y + 1.1) * 0.58 - across) / sqrt(1 + 0.58 * 0.58));
     case 3:  // cross
-        return (fabs(x) <= 0.3 && fabs(y) <= 1) || (fabs(y) <= 0.3 && fabs(x) <= 1);
+        return fmax(fmin(0.36 - across, 1 - down), fmin(0.36 - down, 1 - across));
     case 4:  // ring
-        return square <= 1 && square >= 0.55 * 0.55;
-    default: return inside_star(x, y);
+        return fmin(1 - radius, radius - 0.42);
+    default: return star_depth(x, y);
     }
 }
 
@@ -77,15 +80,19 @@ static void draw_thing(const VlWorldThing *thing, double x, double y, double *le
     if (x + reach < 0 || y + reach < 0 || x - reach > 1 || y - reach > 1) return;
     for (int64_t row = clamp((y - reach) * side); row <= clamp((y + reach) * side); row++) {
         for (int64_t column = clamp((x - reach) * side); column <= clamp((x + reach) * side); column++) {
-            int64_t hits = 0;
+            int64_t outlines = 0, hits = 0;
             for (int64_t s = 0; s < SUBSAMPLES * SUBSAMPLES; s++) {
                 double px = ((double)column + ((double)(s % SUBSAMPLES) + 0.5) / SUBSAMPLES) / side;
                 double py = ((double)row + ((double)(s / SUBSAMPLES) + 0.5) / SUBSAMPLES) / side;
-                hits += inside(thing->shape, (px - x) / thing->radius, (py - y) / thing->radius);
+                double d = depth(thing->shape, (px - x) / thing->radius, (py - y) / thing->radius);
+                outlines += d >= 0 && d < outline_width;
+                hits += d >= outline_width;
             }
-            double cover = (double)hits / (SUBSAMPLES * SUBSAMPLES),
-                   *level = levels + 3 * (row * VL_WORLD_SIDE + column);
-            for (int c = 0; c < 3; c++) level[c] += cover * (colour[c] - level[c]);
+            double *level = levels + 3 * (row * VL_WORLD_SIDE + column), all = SUBSAMPLES * SUBSAMPLES;
+            for (int c = 0; c < 3; c++) {
+                level[c] +=
+                    ((double)outlines * (outline_level - level[c]) + (double)hits * (colour[c] - level[c])) / all;
+            }
         }
     }
 }

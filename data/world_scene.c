@@ -23,9 +23,10 @@ static double between(VlRandom *random, double low, double high) {
     return low + (high - low) * vl_random_uniform(random);
 }
 
-// Calm and hardly coloured, away from all colours of things.
+// Calm and hardly coloured, away from all colours of things, and from the mean that preprocessing subtracts: of patches
+// near zero, a tower's first normalisation would show nothing but their noise.
 static void draw_ground(VlWorldGround *ground, VlRandom *random) {
-    static const double base[] = {122, 116, 104};
+    static const double base[] = {178, 168, 152};
     *ground = (VlWorldGround){.texture = vl_random_below(random, 3),
                               .angle = between(random, 0, 3.141592653589793),
                               .period = between(random, 0.15, 0.4),
@@ -77,7 +78,7 @@ static void draw_still(VlWorldScene *scene, int64_t number, VlRandom *random) {
     }
     for (int64_t i = 0; i < scene->things; i++) {
         VlWorldThing *thing = &scene->thing[i];
-        thing->radius = between(random, 0.135, 0.16);
+        thing->radius = between(random, 0.145, 0.165);
         cell_centre(thing->cell, &thing->x, &thing->y);
         thing->x += between(random, -0.02, 0.02);
         thing->y += between(random, -0.02, 0.02);

@@ -152,15 +152,31 @@ static void ask_about(Talk *talk, const VlWorldScene *scene, const VlWorldThing 
     }
 }
 
+// Of one thing, without a name for it.
+static void ask_about_it(Talk *talk, const VlWorldThing *thing, VlWorldQuestion question) {
+    switch (question) {
+    case VL_WORLD_ASK_COLOUR: ask(talk, vl_world_colours[thing->colour], "What colour is it?"); break;
+    case VL_WORLD_ASK_SHAPE: ask(talk, vl_world_shapes[thing->shape], "What shape is it?"); break;
+    default: ask(talk, vl_world_cells[thing->cell], "Where is it?");
+    }
+}
+
 // An answer must not follow from those before it, as the held-out questions stand alone: so each thing is asked for one
-// of its properties only.
+// of its properties only, unless no question names any property.
 static void ask_about_picture(Talk *talk, const VlWorldScene *scene, VlRandom *random) {
+    const VlWorldThing *thing = scene->thing;
+    ask_about(talk, scene, thing, VL_WORLD_ASK_COUNT);
+    if (scene->things == 1 && vl_random_below(random, 3)) {
+        ask_about_it(talk, thing, VL_WORLD_ASK_SHAPE);
+        ask_about_it(talk, thing, VL_WORLD_ASK_COLOUR);
+        ask_about_it(talk, thing, VL_WORLD_ASK_PLACE);
+        return;
+    }
     int64_t turns = vl_random_below(random, 3);
     for (int64_t i = 0; i < scene->things; i++) {
-        ask_about(talk, scene, &scene->thing[i],
+        ask_about(talk, scene, &thing[i],
                   (VlWorldQuestion[]){VL_WORLD_ASK_COLOUR, VL_WORLD_ASK_SHAPE, VL_WORLD_ASK_PLACE}[(turns + i) % 3]);
     }
-    ask_about(talk, scene, &scene->thing[0], VL_WORLD_ASK_COUNT);
 }
 
 static void ask_about_clip(Talk *talk, const VlWorldScene *scene, VlRandom *random) {
@@ -174,18 +190,17 @@ static void ask_about_clip(Talk *talk, const VlWorldScene *scene, VlRandom *rand
         }
         return;
     }
-    ask(talk, vl_world_colours[thing->colour], "What colour is it?");
-    ask(talk, vl_world_shapes[thing->shape], "What shape is it?");
-    if (scene->motion == VL_WORLD_BOUNCE) {
+    if (scene->motion == VL_WORLD_BOUNCE) {  // the hardest question goes alone
         ask_about(talk, scene, thing, VL_WORLD_ASK_BOUNCES);
         return;
     }
+    ask_about_it(talk, thing, VL_WORLD_ASK_COLOUR);
+    ask_about_it(talk, thing, VL_WORLD_ASK_SHAPE);
     ask_about(talk, scene, thing, VL_WORLD_ASK_DIRECTION);
     if (scene->motion == VL_WORLD_PACE) ask_about(talk, scene, thing, VL_WORLD_ASK_PACE);
 }
 
-json_t *vl_world_sample_questions(const VlWorldScene *scene, const char *id, const char *media, bool caption,
-                                  VlRandom *random) {
+json_t *vl_world_sample_questions(const VlWorldScene *scene, const char *id, const char *media, VlRandom *random) {
     Talk talk = {0};
     bool still = scene->motion == VL_WORLD_STILL;
     if (still) {
@@ -194,16 +209,20 @@ json_t *vl_world_sample_questions(const VlWorldScene *scene, const char *id, con
         ask_about_clip(&talk, scene, random);
     }
     shuffle(&talk, random);
-    if (caption) {
-        char text[TEXT];
-        write_caption(scene, text);
-        ask(&talk, text, "What is there?");
-    }
     return make_sample(id, media ? modality_of(scene) : NULL, media,
                        !media  ? "text"
                        : still ? "image"
                                : "temporal",
                        &talk);
+}
+
+json_t *vl_world_sample_thing(const VlWorldScene *scene, const char *id, const char *media) {
+    Talk talk = {0};
+    char text[TEXT];
+    const VlWorldThing *thing = &scene->thing[0];
+    snprintf(text, TEXT, "%s in %s", vl_world_shapes[thing->shape], vl_world_colours[thing->colour]);
+    ask(&talk, text, "What is it?");
+    return make_sample(id, modality_of(scene), media, "image", &talk);
 }
 
 json_t *vl_world_sample_heldout(const VlWorldScene *scene, const char *id, const char *media,

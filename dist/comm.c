@@ -70,7 +70,7 @@ static void *communicate(void *argument) {
     pthread_cond_broadcast(&comm->changed);
     while (!comm->stopping || comm->finished < comm->submitted) {
         if (comm->finished == comm->submitted) {
-            pthread_cond_wait(&comm->changed, &comm->lock);
+            vl_wait_for_change(&comm->changed, &comm->lock);
             continue;
         }
         VlRequest request = comm->queue[comm->finished % QUEUE];
@@ -105,7 +105,7 @@ VlStatus vl_comm_open(VlComm **out, double timeout_seconds) {
         }
         comm->threaded = true;
         pthread_mutex_lock(&comm->lock);
-        while (!comm->started) pthread_cond_wait(&comm->changed, &comm->lock);
+        while (!comm->started) vl_wait_for_change(&comm->changed, &comm->lock);
         VlError error = comm->error;
         pthread_mutex_unlock(&comm->lock);
         if (error.status != VL_OK) {
@@ -150,7 +150,7 @@ int64_t vl_comm_size(const VlComm *comm) { return comm->size; }
 
 static VlStatus submit(VlComm *comm, VlRequest request) {
     pthread_mutex_lock(&comm->lock);
-    while (comm->submitted - comm->finished == QUEUE) pthread_cond_wait(&comm->changed, &comm->lock);
+    while (comm->submitted - comm->finished == QUEUE) vl_wait_for_change(&comm->changed, &comm->lock);
     comm->queue[comm->submitted++ % QUEUE] = request;
     pthread_cond_broadcast(&comm->changed);
     pthread_mutex_unlock(&comm->lock);
@@ -162,7 +162,7 @@ VlStatus vl_comm_wait(VlComm *comm) {
     if (!comm->threaded) return VL_OK;
     pthread_mutex_lock(&comm->lock);
     int64_t target = comm->submitted;
-    while (comm->finished < target) pthread_cond_wait(&comm->changed, &comm->lock);
+    while (comm->finished < target) vl_wait_for_change(&comm->changed, &comm->lock);
     VlError error = comm->error;
     pthread_mutex_unlock(&comm->lock);
     return error.status == VL_OK ? VL_OK : vl_error_raise(&error);

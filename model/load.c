@@ -19,11 +19,6 @@ typedef struct Loader {
     VlLoadReport report;
 } Loader;
 
-static bool ends_with(const char *text, const char *end) {
-    size_t length = strlen(text), tail = strlen(end);
-    return length >= tail && strcmp(text + length - tail, end) == 0;
-}
-
 // Opens the weights of a folder; a folder without any leaves the set empty.
 static VlStatus open_weights(VlWeights *set, const char *folder) {
     char path[VL_PATH_MAX];
@@ -34,8 +29,8 @@ static VlStatus open_weights(VlWeights *set, const char *folder) {
 
 // lm_head.weight comes here only if it is tied to the embedding.
 bool vl_model_load_skips(const char *name) {
-    return strcmp(name, "lm_head.weight") == 0 || ends_with(name, ".rotary_emb.inv_freq") ||
-           ends_with(name, ".embeddings.position_ids");
+    return strcmp(name, "lm_head.weight") == 0 || vl_ends_with(name, ".rotary_emb.inv_freq") ||
+           vl_ends_with(name, ".embeddings.position_ids");
 }
 
 static const VlWeightsEntry *find_entry(const Loader *loader, const VlParam *param, const VlWeights **set) {

@@ -131,8 +131,7 @@ static VlStatus create_file(const char *path, VlTensorTable *table) {
 
 VlStatus vl_checkpoint_file_create(const char *path, VlTensorTable *table) {
     VlReader reader;
-    const char *slash = strrchr(path, '/');
-    snprintf(table->file, sizeof table->file, "%s", slash ? slash + 1 : path);
+    snprintf(table->file, sizeof table->file, "%s", vl_path_last(path));
     VL_TRY(create_file(path, table));
     VL_TRY(vl_reader_open(&reader, path));
     table->size = reader.size;

@@ -33,12 +33,6 @@ static bool holds_tensor(const VlConvertSource *source, const char *prefix) {
     return false;
 }
 
-// The last part of a path.
-static const char *last_part(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
 // Whether a relative path stays where it begins.
 static bool stays_inside(const char *path) {
     return *path != '/' && strcmp(path, "..") != 0 && strncmp(path, "../", 3) != 0 && !strstr(path, "/..");
@@ -56,7 +50,7 @@ static VlStatus add_tower(VlConvertSource *source, const char *folder, json_t *c
     VL_TRY(vl_tower_find(&place, folder, path, name));
     if (place.hub) return VL_OK;
     char inside[VL_PATH_MAX];
-    VL_TRY(vl_path_join(inside, "", stays_inside(name) ? name : last_part(place.folder)));
+    VL_TRY(vl_path_join(inside, "", stays_inside(name) ? name : vl_path_last(place.folder)));
     VL_TRY(vl_convert_source_add_files(source, place.folder, inside));
     if (strcmp(inside, name) != 0) {
         if (json_object_set_new(config, "mm_vision_tower", json_string(inside)) != 0)

@@ -13,11 +13,6 @@ static VlStatus set(json_t *config, const char *key, json_t *value) {
                : vl_error(VL_OUT_OF_MEMORY, "out of memory for config.json");
 }
 
-static const char *last_part(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
 // Tensors under the first of `prefixes` that any tensor of the set has, as `to`.
 static VlStatus add_named(VlConvertSource *source, const char *path, const char *const *prefixes, const char *to,
                           const char *what, const VlWeights **out) {
@@ -84,7 +79,7 @@ static VlStatus name_tower(const char *folder, bool siglip, char name[VL_PATH_MA
     char path[VL_PATH_MAX];
     VL_TRY(vl_path_join(path, "", folder));
     for (size_t length = strlen(path); length > 1 && path[length - 1] == '/';) path[--length] = '\0';
-    const char *own = last_part(path);
+    const char *own = vl_path_last(path);
     bool told = siglip ? strstr(own, "siglip") != NULL : strstr(own, "clip") != NULL;
     return vl_path_join(name, "", told ? own : siglip ? "siglip-tower" : "clip-tower");
 }
@@ -138,7 +133,7 @@ static VlStatus add_audio(VlConvertSource *source, const char *path, json_t *con
         VL_TRY(vl_json_get_int(own, path, "encoder_embed_dim", false, &width));
     }
     VL_TRY(vl_json_get_int(config, CONFIG, "hidden_size", true, &hidden));
-    VL_TRY(set(config, "mm_audio_tower", json_string(last_part(path))));
+    VL_TRY(set(config, "mm_audio_tower", json_string(vl_path_last(path))));
     VL_TRY(set(config, "mm_projector_a_type", json_string("mlp2x_gelu")));
     VL_TRY(set(config, "mm_hidden_size_a", json_integer((json_int_t)width)));
     VL_TRY(set(config, "hidden_size_a", json_integer((json_int_t)hidden)));

@@ -8,11 +8,6 @@
 
 enum { DOCUMENT_LIMIT = 64 << 20 };
 
-static bool ends_with(const char *text, const char *end) {
-    size_t length = strlen(text), tail = strlen(end);
-    return length >= tail && strcmp(text + length - tail, end) == 0;
-}
-
 // ---- Tensors ------------------------------------------------------------------
 
 VlConvertTensor *vl_convert_source_find(const VlConvertSource *source, const char *name) {
@@ -104,7 +99,7 @@ VlStatus vl_convert_source_cast(VlConvertSource *source, VlDtype dtype) {
     const char *word = dtype == VL_F32 ? "float32" : dtype == VL_BF16 ? "bfloat16" : "float16";
     for (int64_t i = 0; i < source->count; i++) {
         VlConvertTensor *tensor = &source->tensors[i];
-        if (vl_convert_is_floating(tensor->to)) tensor->to = dtype;
+        if (vl_dtype_is_floating(tensor->to)) tensor->to = dtype;
     }
     json_t *config;
     if (!vl_convert_source_find_document(source, "config.json")) return VL_OK;
@@ -120,10 +115,6 @@ VlStatus vl_convert_source_cast(VlConvertSource *source, VlDtype dtype) {
     }
     json_decref(config);
     return status;
-}
-
-bool vl_convert_is_floating(VlDtype dtype) {
-    return dtype == VL_F32 || dtype == VL_BF16 || dtype == VL_F16 || dtype == VL_F64;
 }
 
 void vl_convert_source_close(VlConvertSource *source) {
@@ -165,7 +156,7 @@ static bool holds_weights(const char *name) {
     static const char *const ends[] = {".safetensors", ".bin",  ".pt",   ".pth",        ".ckpt", ".h5",
                                        ".msgpack",     ".onnx", ".gguf", ".index.json", ".npz"};
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
-        if (ends_with(name, ends[i])) return true;
+        if (vl_ends_with(name, ends[i])) return true;
     }
     return false;
 }

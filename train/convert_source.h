@@ -50,8 +50,6 @@ void vl_convert_source_close(VlConvertSource *source);
 // Floating-point tensors are asked for as `dtype`, and config.json's torch_dtype says so.
 VlStatus vl_convert_source_cast(VlConvertSource *source, VlDtype dtype);
 
-bool vl_convert_is_floating(VlDtype dtype);  // f64, f32, bf16, f16
-
 // For those who fill a source.
 VlStatus vl_convert_source_add_tensor(VlConvertSource *source, const char *name, VlConvertTensor **tensor);
 VlStatus vl_convert_source_open_set(VlConvertSource *source, const char *path, VlWeights **set);

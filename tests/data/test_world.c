@@ -15,8 +15,8 @@ enum {
     SOUND = VL_WORLD_RATE * VL_WORLD_FRAMES / VL_WORLD_FPS
 };
 
-static const char *const lists[] = {"warmup.json",  "pretrain.json", "finetune.json",
-                                    "heldout.json", "audio.json",    "audiovisual.json"};
+static const char *const lists[] = {"things.json",  "warmup.json", "pretrain.json",   "finetune.json",
+                                    "heldout.json", "audio.json",  "audiovisual.json"};
 enum { LISTS = sizeof lists / sizeof *lists };
 
 static char *work;
@@ -242,7 +242,7 @@ static void test_same_bytes_on_any_number_of_threads(void **state) {
         assert_same_file(in_folder(in_folder(work, "a"), lists[i]), in_folder(in_folder(work, "b"), lists[i]));
     assert_same_file(in_folder(work, "a/model/tokenizer.json"), in_folder(work, "b/model/tokenizer.json"));
     assert_ok(vl_list_folder(in_folder(work, "a/media"), &names, &count));
-    assert_true(count > 24 * 2 + 72);
+    assert_true(count > 24 * 7 + 72);
     for (int64_t i = 0; i < count; i++) {
         assert_same_file(in_folder(in_folder(work, "a/media"), names[i]),
                          in_folder(in_folder(work, "b/media"), names[i]));
@@ -320,6 +320,56 @@ static void test_heldout_asks_each_kind_alike(void **state) {
     json_decref(list);
 }
 
+static const char *text_of(const json_t *turns, size_t turn) {
+    return json_string_value(json_object_get(json_array_get(turns, turn), "value"));
+}
+
+static void test_single_things_are_named(void **state) {
+    (void)state;
+    if (!has_media) skip();
+    json_t *list = load_list("things.json"), *sample;
+    size_t n, known = 0;
+    assert_int_equal(json_array_size(list), 24 * 6 / 2);  // half of the pictures show one thing
+    json_array_foreach(list, n, sample) {
+        const json_t *turns = json_object_get(sample, "conversations");
+        VlWorldScene scene = scene_of(VL_WORLD_TRAIN, VL_WORLD_STILL,
+                                      strtoll(json_string_value(json_object_get(sample, "id")) + 6, NULL, 10));
+        char answer[64];
+        snprintf(answer, sizeof answer, "%s in %s", vl_world_shapes[scene.thing[0].shape],
+                 vl_world_colours[scene.thing[0].colour]);
+        assert_int_equal(json_array_size(turns), 2);
+        assert_string_equal(text_of(turns, 0), "<image>\nWhat is it?");
+        assert_string_equal(text_of(turns, 1), answer);
+        known += scene.things == 1;
+    }
+    assert_int_equal(known, json_array_size(list));
+    json_decref(list);
+}
+
+// No question about a picture names what another one of the same sample asks for.
+static void test_questions_do_not_tell_answers(void **state) {
+    (void)state;
+    if (!has_media) skip();
+    const char *const names[] = {"warmup.json", "finetune.json"};
+    for (size_t i = 0; i < 2; i++) {
+        json_t *list = load_list(names[i]), *sample;
+        size_t n, looked = 0;
+        json_array_foreach(list, n, sample) {
+            if (strcmp(json_string_value(json_object_get(sample, "kind")), "image") != 0) continue;
+            const json_t *turns = json_object_get(sample, "conversations");
+            for (size_t answer = 1; answer < json_array_size(turns); answer += 2) {
+                for (size_t question = 0; question < json_array_size(turns); question += 2, looked++) {
+                    if (strstr(text_of(turns, question), text_of(turns, answer))) {
+                        fail_msg("'%s' tells '%s'", text_of(turns, question), text_of(turns, answer));
+                    }
+                }
+            }
+        }
+        assert_true(looked > 100);
+        json_decref(list);
+    }
+}
+
 // All texts come back from their tokens, and each word is one token: behind the tag and its line break, or behind the
 // space that the chat template puts.
 static void test_tokenizer_knows_the_words(void **state) {
@@ -376,6 +426,8 @@ int main(void) {
         cmocka_unit_test(test_same_bytes_on_any_number_of_threads),
         cmocka_unit_test(test_media_exist_and_decode),
         cmocka_unit_test(test_heldout_asks_each_kind_alike),
+        cmocka_unit_test(test_single_things_are_named),
+        cmocka_unit_test(test_questions_do_not_tell_answers),
         cmocka_unit_test(test_tokenizer_knows_the_words),
         cmocka_unit_test(test_wrong_options),
     };
