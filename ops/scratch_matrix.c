@@ -20,7 +20,7 @@ VlAttentionTiles vl_attention_tiles(VlTensor q, VlTensor k, int64_t heads, int64
                               .keys = round_up(k.dim[0], VL_TILE_KEYS)};
 }
 
-// The transpose of q and o of a block; a block of k and of v; scores of a block of keys; five numbers a row.
+// The transpose of q and o of a block; a block of k and of v; scores of a block of keys; seven numbers a row.
 VlStatus vl_scratch_attention_forward(VlContext *context, VlTensor *scratch, VlAttentionTiles tiles) {
     int64_t size = 2 * (tiles.rows + VL_TILE_KEYS) * tiles.width + (VL_TILE_KEYS + 5) * tiles.rows;
     VL_TRY(vl_arena_push(&context->scratch, scratch, VL_F32, context->threads, round_up(size, 16)));
@@ -28,9 +28,9 @@ VlStatus vl_scratch_attention_forward(VlContext *context, VlTensor *scratch, VlA
 }
 
 // k, v, dk and dv of a sequence; q and do of a block, their transposes, and dq; probabilities of a block of keys and
-// the gradients of the scores; five numbers a row.
+// the gradients of the scores; seven numbers a row.
 VlStatus vl_scratch_attention_backward(VlContext *context, VlTensor *scratch, VlAttentionTiles tiles) {
-    int64_t size = (4 * tiles.keys + 5 * tiles.rows) * tiles.width + (2 * VL_TILE_KEYS + 5) * tiles.rows;
+    int64_t size = (4 * tiles.keys + 5 * tiles.rows) * tiles.width + (2 * VL_TILE_KEYS + 7) * tiles.rows;
     VL_TRY(vl_arena_push(&context->scratch, scratch, VL_F32, context->threads, round_up(size, 16)));
     return VL_OK;
 }

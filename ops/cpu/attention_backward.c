@@ -18,6 +18,7 @@ typedef struct Work {
     float *p, *ds;           // [KEYS,rows]
     float *lse, *delta;      // per row
     float *gates, *dgates;   // per row: of the bias
+    float *drift, *mean;     // per row: sum of ds, which is zero but for delta's rounding; sum of p * bias
     int32_t *visible;        // per row: how many keys it sees
     int64_t rows, width;     // as in VlAttentionTiles
 } Work;
@@ -39,7 +40,9 @@ static Work divide_scratch(float *scratch, VlAttentionTiles tiles) {
     work.delta = work.lse + tiles.rows;
     work.gates = work.delta + tiles.rows;
     work.dgates = work.gates + tiles.rows;
-    work.visible = (int32_t *)(void *)(work.dgates + tiles.rows);
+    work.drift = work.dgates + tiles.rows;
+    work.mean = work.drift + tiles.rows;
+    work.visible = (int32_t *)(void *)(work.mean + tiles.rows);
     return work;
 }
 
@@ -82,6 +85,8 @@ static int64_t load_block(const Work *work, VlTensor d_o, VlTensor q, VlTensor o
     }
     memset(work->dq, 0, (size_t)(block->rows * width) * sizeof(float));
     memset(work->dgates, 0, (size_t)block->rows * sizeof(float));
+    memset(work->drift, 0, (size_t)block->rows * sizeof(float));
+    memset(work->mean, 0, (size_t)block->rows * sizeof(float));
     vl_attention_load_gates(work->gates, attention, block);
     return vl_attention_visible(attention, block, work->visible);
 }
@@ -159,11 +164,16 @@ typedef struct Tensors {
     VlTensor dgate, bias_parts;  // of biased_attention: [T,H]; [sequences,H,2L-1], a part for every task
 } Tensors;
 
-VL_VECTORISED static void add_bias_gradient(float *dgates, float *part, const float *ds, const float *gates,
+// Of the scores of a key against `count` rows from the block's first one on.
+VL_VECTORISED static void add_bias_gradient(const Work *work, float *part, const float *ds, const float *p,
                                             const float *bias, int64_t count) {
+    float *dgates = work->dgates, *drift = work->drift, *mean = work->mean;
+    const float *gates = work->gates;
 #pragma omp simd
     for (int64_t i = 0; i < count; i++) {
         dgates[i] += ds[i] * bias[i];
+        drift[i] += ds[i];
+        mean[i] += p[i] * bias[i];
         part[i] += ds[i] * gates[i];
     }
 }
@@ -176,15 +186,19 @@ static void differentiate_bias(const Work *work, const Tensors *t, const VlAtten
     float *part = (float *)t->bias_parts.data + sequence * attention->heads * attention->distances + row;
     for (int64_t j = 0; j < keys; j++) {
         int64_t at = vl_attention_distance(attention, block->query, key + j);
-        add_bias_gradient(work->dgates, part + at, work->ds + j * work->rows, work->gates, attention->bias + row + at,
-                          block->count);
+        add_bias_gradient(work, part + at, work->ds + j * work->rows, work->p + j * work->rows,
+                          attention->bias + row + at, block->count);
     }
 }
 
+// A query has one gate for all its keys, and the bias has the same sign for most of them: an error of delta, whose o is
+// rounded when it is bf16, adds up there. With drift and mean it is taken out to first order.
 static void store_gates(const Work *work, VlTensor dgate, const VlAttention *attention, const VlAttentionBlock *block) {
     if (vl_is_empty(dgate)) return;
     float *to = (float *)dgate.data + (block->first_query + block->query) * attention->heads + block->kv_head;
-    for (int64_t i = 0; i < block->count; i++) to[i * attention->heads] = work->dgates[i];
+    for (int64_t i = 0; i < block->count; i++) {
+        to[i * attention->heads] = work->dgates[i] - work->drift[i] * work->mean[i];
+    }
 }
 
 // One key/value head of one sequence.
