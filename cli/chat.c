@@ -3,10 +3,14 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/log.h"
 #include "base/memory.h"
+#include "data/audio.h"
 #include "data/prompt.h"
 #include "data/token_stream.h"
 #include "data/visual.h"
+
+enum { PATIENCE = 600 };  // seconds for one file, whose answer is waited for
 
 struct VlChat {
     const VlOpenModel *open;
@@ -14,7 +18,7 @@ struct VlChat {
     VlPromptRules rules;
     VlConversation conversation;
     VlMedium medium;
-    float *pixels;
+    float *pixels, *fbank;
     int64_t media;
     // The answer that is being made.
     VlTokenStream *stream;
@@ -39,15 +43,38 @@ static VlStatus choose_aspect(const VlModelSource *source, const char *word, VlA
     return status;
 }
 
-static VlStatus read_medium(VlChat *chat, const VlChatOptions *options) {
+// The sound of a file or of the video, made as the run's data were.
+static VlStatus read_sound(VlChat *chat, const VlChatOptions *options) {
+    const VlModelSource *source = &chat->open->source;
+    VlAudioOptions audio = {.source = options->audio ? VL_AUDIO_FILE : VL_AUDIO_VIDEO,
+                            .seconds = options->sound_seconds > 0 ? options->sound_seconds : source->sound_seconds,
+                            .bf16 = strcmp(source->fbank_dtype, "bf16") == 0,
+                            .media = vl_media_defaults()};
+    const char *path = options->audio ? options->audio : options->video;
+    VlFbank *fbank;
+    bool silent = false;
+    audio.media.max_seconds = PATIENCE;
+    if (!vl_vlm_config(chat->open->model)->has_audio) {
+        return vl_error(VL_INVALID, "%s: this model hears nothing: its config.json names no mm_audio_tower", path);
+    }
+    chat->medium.rows = vl_audio_rows(audio.seconds);
+    VL_TRY(VL_NEW(&chat->fbank, chat->medium.rows * VL_FBANK_BINS));
+    VL_TRY(vl_fbank_create(&fbank));
+    VlStatus status = vl_audio_read_fbank(fbank, path, &audio, chat->fbank, &silent);
+    vl_fbank_free(fbank);
+    if (silent) vl_log(VL_LOG_WARNING, "%s has no sound: silence is heard", path);
+    chat->medium.fbank = chat->fbank;
+    chat->media = 1;
+    return status;
+}
+
+static VlStatus read_frames(VlChat *chat, const VlChatOptions *options) {
     const VlModelConfig *config = vl_vlm_config(chat->open->model);
     const char *folder = chat->open->source.folder, *path = options->video ? options->video : options->image;
     VlVisualOptions visual = {
         .protocol = chat->rules.protocol, .num_frames = config->num_frames, .media = vl_media_defaults()};
     uint8_t *levels;
-    visual.media.max_seconds = 600;  // patient: one file, and its answer is waited for
-    if (!path) return VL_OK;
-    chat->conversation.modal = options->video ? VL_MODAL_VIDEO : VL_MODAL_IMAGE;
+    visual.media.max_seconds = PATIENCE;
     VL_TRY(vl_preprocess_load(&visual.config, folder));
     VL_TRY(vl_model_config_check_frames(config, visual.config.height, visual.config.width));
     VL_TRY(choose_aspect(&chat->open->source, options->aspect, &visual.aspect));
@@ -58,6 +85,15 @@ static VlStatus read_medium(VlChat *chat, const VlChatOptions *options) {
     chat->medium.pixels = chat->pixels;
     chat->media = 1;
     return status;
+}
+
+static VlStatus read_medium(VlChat *chat, const VlChatOptions *options) {
+    chat->conversation.modal = options->video   ? VL_MODAL_VIDEO
+                               : options->image ? VL_MODAL_IMAGE
+                               : options->audio ? VL_MODAL_AUDIO
+                                                : VL_MODAL_TEXT;
+    if (options->video || options->image) VL_TRY(read_frames(chat, options));
+    return options->audio || options->sound ? read_sound(chat, options) : VL_OK;
 }
 
 static VlStatus set_up(VlChat *chat, const VlChatOptions *options) {
@@ -91,6 +127,7 @@ void vl_chat_close(VlChat *chat) {
     vl_conversation_free(&chat->conversation);
     vl_text_free(&chat->answer);
     vl_free(chat->pixels);
+    vl_free(chat->fbank);
     vl_free(chat);
 }
 
@@ -151,8 +188,8 @@ VlStatus vl_chat_ask(VlChat *chat, const char *question, const VlGenerateOptions
     if (status == VL_OK) status = VL_NEW(&made, generate->max_new_tokens);
     if (status == VL_OK) status = answer(chat, &prompt, generate, made);
     if (status == VL_OK) {
-        status = vl_conversation_append(&chat->conversation, VL_ROLE_ASSISTANT,
-                                        vl_span_strip(vl_text_span(&chat->answer)));
+        status =
+            vl_conversation_append(&chat->conversation, VL_ROLE_ASSISTANT, vl_span_strip(vl_text_span(&chat->answer)));
     }
     vl_prompt_free(&prompt);
     vl_free(made);

@@ -8,10 +8,12 @@
 #include "model/generate.h"
 
 typedef struct VlChatOptions {
-    const char *video, *image;  // one of them, or none
-    const char *protocol;       // NULL: the run's, or vl2-av
-    const char *aspect;         // NULL: the run's, or what config.json says in image_aspect_ratio; else pad or none
-    bool as_trained;            // no system text at inference
+    const char *video, *image, *audio;  // one of them, or none
+    bool sound;                         // of the video, too
+    double sound_seconds;               // 0: the run's, or 30
+    const char *protocol;               // NULL: the run's, or vl2-av
+    const char *aspect;  // NULL: the run's, or what config.json says in image_aspect_ratio; else pad or none
+    bool as_trained;     // no system text at inference
 } VlChatOptions;
 
 typedef struct VlChat VlChat;

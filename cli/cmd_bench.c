@@ -74,14 +74,16 @@ static VlStatus bench_train(int argc, char **argv) {
     enum { MOST = 256 };
     int64_t tokens[MOST];
     const char *trainable = "connector,llm", *text_tokens = "1024", *dtype = "f32", *device = "auto";
-    VlBenchTrainOptions options = {.frames = 8, .text_tokens = tokens, .steps = 5};
+    VlBenchTrainOptions options = {.frames = -1, .text_tokens = tokens, .steps = 5};
     VlBenchTrainResult result;
     bool json = false, help;
     VlOption option[] = {
         {"model", VL_OPTION_STRING, &options.model, "DIR", "model folder; config.json is enough", true},
         {"trainable", VL_OPTION_STRING, &trainable, "LIST", "parts that train (connector,llm)", false},
-        {"frames", VL_OPTION_INT64, &options.frames, "N", "frames of the first sample's video; 0: text alone (8)",
-         false},
+        {"frames", VL_OPTION_INT64, &options.frames, "N",
+         "frames of the first sample's video; 0: none (8; with --audio-frames 0)", false},
+        {"audio-frames", VL_OPTION_INT64, &options.audio_rows, "N",
+         "filter bank rows of its sound, 100 a second; 0: none (0)", false},
         {"text-tokens", VL_OPTION_STRING, &text_tokens, "N,N,...", "text tokens of each sample (1024)", false},
         {"dtype", VL_OPTION_STRING, &dtype, "f32|bf16", "type of weights and activations (f32)", false},
         {"threads", VL_OPTION_INT64, &options.threads, "N", "CPU threads (0: as many as the process may use)", false},
@@ -100,6 +102,7 @@ static VlStatus bench_train(int argc, char **argv) {
     VL_TRY(vl_check_device(device));
     VL_TRY(vl_read_dtype(dtype, &options.dtype));
     VL_TRY(vl_groups_parse(trainable, &options.trainable));
+    if (options.frames == -1) options.frames = options.audio_rows > 0 ? 0 : 8;
     VL_TRY(parse_list(text_tokens, MOST, tokens, &options.samples));
     VL_TRY(vl_bench_train(&options, &result));
     print_train(&result, dtype, options.steps, json);

@@ -52,10 +52,11 @@ static VlStatus read_words(const Words *words, VlConvertOptions *options) {
     options->cast = choice > 0;
     options->dtype = types[choice];
     VL_TRY(read_size(words->shard_size, &options->shard_bytes));
-    bool parts = options->llm || options->vision || options->connector || options->audio || options->audio_projector ||
-                 options->connector_type || options->frames;
+    bool parts = options->llm || options->vision || options->connector || options->connector_type || options->frames;
     if (options->from && parts)
-        return vl_error(VL_USAGE, "vl2 convert: --from is a whole model; parts are given without it, upon --llm DIR");
+        return vl_error(VL_USAGE,
+                        "vl2 convert: --from is a whole model, which takes --audio and --audio-projector; other parts "
+                        "are given without it, upon --llm DIR");
     if (!options->from && !options->llm)
         return vl_error(VL_USAGE, "vl2 convert: give --from PATH, or parts, of which --llm DIR is the first");
     return VL_OK;
@@ -85,8 +86,10 @@ VlStatus vl_cmd_convert(int argc, char **argv) {
          false},
         {"vision", VL_OPTION_STRING, &options.vision, "DIR", "a CLIP or SigLIP", false},
         {"connector", VL_OPTION_STRING, &options.connector, "FILE", "mm_projector.bin or .safetensors", false},
-        {"audio", VL_OPTION_STRING, &options.audio, "FILE", "BEATs' .pt, or audio_tower.bin", false},
-        {"audio-projector", VL_OPTION_STRING, &options.audio_projector, "FILE", "mm_projector_a.bin", false},
+        {"audio", VL_OPTION_STRING, &options.audio, "FILE", "BEATs' .pt, or audio_tower.bin; upon --llm or --from",
+         false},
+        {"audio-projector", VL_OPTION_STRING, &options.audio_projector, "FILE",
+         "mm_projector_a.bin; upon --llm or --from", false},
         {"connector-type", VL_OPTION_STRING, &options.connector_type, "TYPE",
          "mm_projector_type (CLIP: stc_connector, SigLIP: stc_connector_v35)", false},
         {"frames", VL_OPTION_INT64, &options.frames, "N", "num_frames (CLIP: 8, SigLIP: 16)", false}};

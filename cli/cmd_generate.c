@@ -7,6 +7,7 @@
 #include "cli/commands.h"
 #include "cli/generate_request.h"
 #include "cli/model_open.h"
+#include "data/audio.h"
 #include "model/generate.h"
 #include "model/generation_config.h"
 
@@ -89,20 +90,29 @@ static VlStatus answer_text(const VlOpenModel *open, const Settings *settings) {
 }
 
 static VlStatus check_form(const Settings *settings) {
+    const VlChatOptions *chat = &settings->chat;
     if (settings->input ? !settings->ids : settings->ids) {
         return vl_error(VL_USAGE, "vl2 generate: --input FILE.json and --ids go together");
     }
     if (settings->input &&
-        (settings->prompt || settings->conversation || settings->chat.video || settings->chat.image)) {
+        (settings->prompt || settings->conversation || chat->video || chat->image || chat->audio || chat->sound)) {
         return vl_error(
             VL_USAGE,
-            "vl2 generate: --input holds the whole request; it goes with none of --prompt, --chat, --video, --image");
+            "vl2 generate: --input holds the whole request; it goes with none of --prompt, --chat, --video, "
+            "--image, --audio, --sound");
     }
     if (!settings->input && !settings->prompt && !settings->conversation) {
         return vl_error(VL_USAGE, "vl2 generate: give --prompt TEXT, --chat, or --input FILE.json --ids");
     }
-    if (settings->chat.video && settings->chat.image)
-        return vl_error(VL_USAGE, "vl2 generate: give one of --video and --image");
+    if ((chat->video != NULL) + (chat->image != NULL) + (chat->audio != NULL) > 1) {
+        return vl_error(
+            VL_USAGE, "vl2 generate: give one of --video, --image and --audio; a video's own sound comes with --sound");
+    }
+    if (chat->sound && !chat->video) return vl_error(VL_USAGE, "vl2 generate: --sound is that of a --video");
+    if (chat->sound_seconds != 0 && !(chat->sound_seconds >= 1 && chat->sound_seconds <= VL_AUDIO_SECONDS)) {
+        return vl_error(VL_USAGE, "vl2 generate: --sound-seconds is %g: give 1 to %d", chat->sound_seconds,
+                        VL_AUDIO_SECONDS);
+    }
     return VL_OK;
 }
 
@@ -112,6 +122,10 @@ VlStatus vl_cmd_generate(int argc, char **argv) {
         VL_MODEL_OPTION_ROWS(settings.model),
         {"video", VL_OPTION_STRING, &settings.chat.video, "FILE", "the video that is asked about", false},
         {"image", VL_OPTION_STRING, &settings.chat.image, "FILE", "the picture that is asked about", false},
+        {"audio", VL_OPTION_STRING, &settings.chat.audio, "FILE", "the sound that is asked about", false},
+        {"sound", VL_OPTION_FLAG, &settings.chat.sound, NULL, "the video is heard, too: its own sound track", false},
+        {"sound-seconds", VL_OPTION_DOUBLE, &settings.chat.sound_seconds, "X",
+         "how much of a sound is heard, from its beginning; shorter ones are padded (the run's; 30)", false},
         {"prompt", VL_OPTION_STRING, &settings.prompt, "TEXT", "the question", false},
         {"chat", VL_OPTION_FLAG, &settings.conversation, NULL,
          "a conversation: questions from standard input, a line each", false},
@@ -121,8 +135,8 @@ VlStatus vl_cmd_generate(int argc, char **argv) {
          "pad pictures to a square (the run's; what config.json says)", false},
         {"as-trained", VL_OPTION_FLAG, &settings.chat.as_trained, NULL,
          "the prompt as training has it, without the reference's system text", false},
-        {"input", VL_OPTION_STRING, &settings.input, "FILE.json", "request: input_ids, pixel_values, max_new_tokens",
-         false},
+        {"input", VL_OPTION_STRING, &settings.input, "FILE.json",
+         "request: input_ids, pixel_values, fbank, max_new_tokens", false},
         {"ids", VL_OPTION_FLAG, &settings.ids, NULL, "answer with token ids: {\"ids\": [..]}", false},
         {"max-new-tokens", VL_OPTION_INT64, &settings.max_new_tokens, "N", "longest answer (the request's; 512)",
          false},
@@ -132,7 +146,9 @@ VlStatus vl_cmd_generate(int argc, char **argv) {
         {"seed", VL_OPTION_INT64, &settings.seed, "N", "of the draws (0)", false},
     };
     const VlCommand command = {.name = "generate",
-                               .about = "Answers a question about a video, a picture or a text.",
+                               .about =
+                                   "Answers a question about a video, a sound, a video with its sound, a picture or a "
+                                   "text.",
                                .options = sizeof options / sizeof *options,
                                .option = options};
     bool help;

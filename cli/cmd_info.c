@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "data/audio.h"
 #include "data/pack.h"
 #include "data/show.h"
 #include "data/template.h"
@@ -14,6 +15,8 @@
 #include "train/checkpoint.h"
 #include "train/checkpoint_manifest.h"
 #include "train/inventory.h"
+#include "train/micro_batch.h"
+#include "train/stage_needs.h"
 
 typedef struct Settings {
     bool tensors, hash;
@@ -102,10 +105,17 @@ static void print_issues(const VlInventory *inventory) {
 // What the stage makes of each part, and whether it can begin.
 static void print_parts(const VlInventory *inventory, const char *stage, VlGroups trained) {
     bool ready = true;
+    VlGroups needs = vl_stage_needs(stage);
     for (int64_t i = 0; i < inventory->issues; i++) ready = ready && inventory->issue[i].kind != VL_ISSUE_LEFT_OVER;
     for (int g = 0; g < VL_GROUP_COUNT; g++) {
-        if (inventory->wanted[g] == 0) continue;
-        bool usable = vl_inventory_group_is_usable(inventory, (VlGroup)g);
+        if (inventory->wanted[g] == 0) {
+            if (!(needs & VL_GROUP_BIT(g))) continue;
+            printf("  %-16s none in config.json (%s), and the stage needs it\n", vl_group_name((VlGroup)g),
+                   g == VL_GROUP_VISION_TOWER || g == VL_GROUP_CONNECTOR ? "mm_vision_tower" : "mm_audio_tower");
+            ready = false;
+            continue;
+        }
+        bool usable = vl_inventory_group_is_usable(inventory, (VlGroup)g, needs);
         ready = ready && usable;
         printf("  %-16s %5" PRId64 " of %5" PRId64 " tensors, %12" PRId64 " elements, %s%s\n",
                vl_group_name((VlGroup)g), inventory->stored[g], inventory->wanted[g], inventory->elements[g],
@@ -139,7 +149,20 @@ static void print_tower(const VlVisionConfig *vision) {
            vision->patch_size, (vision->image_size / vision->patch_size) * (vision->image_size / vision->patch_size));
 }
 
-static void print_config(const VlModelConfig *config) {
+static void print_audio(VlModelConfig *config) {
+    const VlAudioConfig *audio = &config->audio;
+    if (!config->has_audio) {
+        printf("audio tower: none\n");
+        return;
+    }
+    printf("audio tower: %" PRId64 " layers, width %" PRId64 ", %" PRId64 " heads of %" PRId64 ", FFN %" PRId64
+           ", patch %" PRId64 "\n",
+           audio->layers, audio->hidden, audio->heads, audio->hidden / audio->heads, audio->intermediate,
+           audio->patch_size);
+    printf("audio tokens: %" PRId64 " for 30 s\n", vl_media_tokens(config, VL_MODAL_AUDIO, 0, VL_AUDIO_FRAMES));
+}
+
+static void print_config(VlModelConfig *config) {
     const VlDecoderConfig *decoder = &config->decoder;
     printf("language model: %" PRId64 " layers of %" PRId64 ", %" PRId64 "/%" PRId64 " heads of %" PRId64
            ", FFN %" PRId64 ", vocabulary %" PRId64 "%s%s\n",
@@ -147,14 +170,16 @@ static void print_config(const VlModelConfig *config) {
            decoder->intermediate, decoder->vocabulary, decoder->qkv_bias ? ", biases on q, k, v" : "",
            decoder->tied ? ", tied head" : "");
     if (decoder->window > 0) printf("sequences of at most %" PRId64 " tokens (sliding_window)\n", decoder->window);
-    if (!config->has_vision) {
+    if (config->has_vision) {
+        printf("vision tower: %" PRId64 " of %" PRId64 " layers run, ", config->vision.run_layers,
+               config->vision.layers);
+        print_tower(&config->vision);
+        printf("visual tokens: %" PRId64 " for %" PRId64 " frames\n",
+               vl_model_visual_tokens(config, config->num_frames), config->num_frames);
+    } else {
         printf("vision tower: none\n");
-        return;
     }
-    printf("vision tower: %" PRId64 " of %" PRId64 " layers run, ", config->vision.run_layers, config->vision.layers);
-    print_tower(&config->vision);
-    printf("visual tokens: %" PRId64 " for %" PRId64 " frames\n", vl_model_visual_tokens(config, config->num_frames),
-           config->num_frames);
+    print_audio(config);
 }
 
 static VlStatus info_folder_weights(const char *path, const Settings *settings, const char *none) {
@@ -278,8 +303,9 @@ VlStatus vl_cmd_info(int argc, char **argv) {
         {"hash", VL_OPTION_FLAG, &settings.hash, NULL,
          "XXH3-128 of every file, and with --tensors of every tensor, as in checkpoints", false},
         {"stage", VL_OPTION_STRING, &settings.stage, "NAME",
-         "what is missing or left over of a model for a stage (pretrain, finetune), and what begins from initial "
-         "values",
+         "what is missing or left over of a model for a stage (pretrain, finetune, audio-pretrain, audio-finetune, "
+         "joint), "
+         "and what begins from initial values",
          false},
     };
     const VlCommand command = {

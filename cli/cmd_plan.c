@@ -3,6 +3,7 @@
 
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "data/audio.h"
 #include "train/config.h"
 #include "train/memory_plan.h"
 #include "train/model_source.h"
@@ -21,6 +22,7 @@ static VlStatus plan(const VlConfig *config, int64_t ranks, double tflops) {
     int64_t frames = config->data.frames > 0 ? config->data.frames : source.frames;
     if (frames > 0) model.num_frames = frames;
     options.frames = model.num_frames;
+    options.rows = model.has_audio ? vl_audio_rows(config->data.sound_seconds) : 0;
     // The step that is worked on and those that are prefetched, this rank's share of each.
     options.samples_ahead = (config->data.prefetch + 1) * ((config->train.global_batch + ranks - 1) / ranks);
     VL_TRY(vl_sample_check_longest(config, &model));

@@ -6,9 +6,8 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "data/show.h"
+#include "train/micro_batch.h"
 #include "train/model_source.h"
-
-static int64_t visual_tokens(void *user, int64_t frames) { return vl_model_visual_tokens(user, frames); }
 
 static VlStatus show(const char *path, int64_t number, const char *model, VlSampleRules *rules) {
     VlModelSource source;
@@ -20,9 +19,8 @@ static VlStatus show(const char *path, int64_t number, const char *model, VlSamp
     if (source.frames > 0) config.num_frames = source.frames;
     VL_TRY(vl_tokenizer_load(&tokenizer, source.folder));
     rules->tokenizer = tokenizer;
-    rules->num_frames = config.num_frames;
-    rules->visual_tokens = visual_tokens;
-    rules->visual_tokens_user = &config;
+    rules->media_tokens = vl_media_tokens;
+    rules->media_tokens_user = &config;
     VlStatus status = vl_shard_open(&shard, path);
     if (status == VL_OK) status = vl_show_sample(shard, number, rules, isatty(STDOUT_FILENO) != 0, stdout);
     vl_shard_close(shard);
@@ -42,7 +40,7 @@ VlStatus vl_cmd_show(int argc, char **argv) {
         {"max-tokens", VL_OPTION_INT64, &rules.max_tokens, "N", "cut as data.max_tokens does (not cut)", false}};
     const VlCommand command = {
         "show",
-        "One packed sample as training sees it: text with the masked span marked, ids, labels, frames, sizes.",
+        "One packed sample as training sees it: text with the masked span marked, ids, labels, frames, sound, sizes.",
         "SHARD N",
         2,
         2,

@@ -17,6 +17,7 @@ VlStatus vl_cmd_info(int argc, char **argv);
 VlStatus vl_cmd_show(int argc, char **argv);
 VlStatus vl_cmd_probe(int argc, char **argv);
 VlStatus vl_cmd_world(int argc, char **argv);
+VlStatus vl_cmd_report(int argc, char **argv);
 VlStatus vl_cmd_bench(int argc, char **argv);
 
 #endif

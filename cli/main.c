@@ -28,6 +28,7 @@ static const Command commands[] = {
     {"info", "what a model folder, checkpoint, run or shard holds", vl_cmd_info, NULL},
     {"show", "one packed sample as training sees it", vl_cmd_show, NULL},
     {"probe", "one step of preprocessing, seen from outside", vl_cmd_probe, NULL},
+    {"report", "held-out results of several runs side by side", vl_cmd_report, NULL},
     {"bench", "timings of the machine, of training and of the data side", vl_cmd_bench, NULL},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };

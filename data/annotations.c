@@ -9,8 +9,9 @@
 #include "data/conversation.h"
 #include "data/csv.h"
 
-typedef enum Column { ID, KIND, VIDEO, IMAGE, QUESTION, ANSWER, COLUMNS } Column;
-static const char *const column_names[COLUMNS] = {"id", "kind", "video", "image", "question", "answer"};
+typedef enum Column { ID, KIND, VIDEO, IMAGE, AUDIO, SOUND, QUESTION, ANSWER, COLUMNS } Column;
+static const char *const column_names[COLUMNS] = {"id",    "kind",  "video",    "image",
+                                                  "audio", "sound", "question", "answer"};
 
 struct VlAnnotations {
     VlJsonStream *stream;  // one of the two
@@ -42,8 +43,8 @@ static VlStatus take_column(VlAnnotations *annotations, VlSpan name, int64_t pla
     }
     const char *nearest = vl_nearest_word(word, column_names, COLUMNS);
     return vl_error(VL_FORMAT,
-                    "%s: row 1: the column '%s' is unknown%s%s; known are video, image, question, answer, id, "
-                    "kind",
+                    "%s: row 1: the column '%s' is unknown%s%s; known are video, image, audio, sound, question, "
+                    "answer, id, kind",
                     path, word, nearest ? "; nearest: " : "", nearest ? nearest : "");
 }
 
@@ -68,6 +69,22 @@ static VlSpan cell_of(const VlAnnotations *annotations, const VlCsvRow *row, Col
 
 static bool is_blank(VlSpan text) { return vl_span_strip(text).length == 0; }
 
+// The column of the row's medium; ANSWER for text; COLUMNS for more than one.
+static Column medium_of(const VlAnnotations *annotations, const VlCsvRow *row) {
+    static const Column media[] = {VIDEO, IMAGE, AUDIO};
+    Column found = ANSWER;
+    for (int i = 0; i < 3; i++) {
+        if (is_blank(cell_of(annotations, row, media[i]))) continue;
+        found = found == ANSWER ? media[i] : COLUMNS;
+    }
+    return found;
+}
+
+static bool is_word(VlSpan cell, const char *word) {
+    VlSpan stripped = vl_span_strip(cell);
+    return stripped.length == (int64_t)strlen(word) && !strncasecmp(stripped.data, word, strlen(word));
+}
+
 // The row's own fault, in annotations->problem.
 static bool find_problem(VlAnnotations *annotations, const VlCsvRow *row) {
     const char *what = NULL;
@@ -77,10 +94,14 @@ static bool find_problem(VlAnnotations *annotations, const VlCsvRow *row) {
                  (long long)row->cells, (long long)annotations->cells);
         return true;
     }
-    bool video = !is_blank(cell_of(annotations, row, VIDEO)), image = !is_blank(cell_of(annotations, row, IMAGE));
-    if (video && image) what = "it names both a video and an image; a sample has one medium";
+    Column medium = medium_of(annotations, row);
+    VlSpan sound = cell_of(annotations, row, SOUND);
+    bool heard = is_word(sound, "yes");
+    if (medium == COLUMNS) what = "it names more than one of video, image and audio; a sample has one medium";
+    if (heard && medium != VIDEO) what = "its sound is 'yes', but it names no video";
+    if (!heard && !is_word(sound, "no") && !is_blank(sound)) what = "its sound is neither 'yes' nor 'no'";
     if (is_blank(cell_of(annotations, row, ANSWER))) what = "its answer is empty";
-    if (!video && !image && is_blank(cell_of(annotations, row, QUESTION))) {
+    if (medium == ANSWER && is_blank(cell_of(annotations, row, QUESTION))) {
         what = "it has neither a medium nor a question";
     }
     if (what) snprintf(annotations->problem, sizeof annotations->problem, "%s", what);
@@ -106,12 +127,15 @@ static json_t *turn(const char *from, VlSpan text) {
 
 static VlStatus word_row(const VlAnnotations *annotations, const VlCsvRow *row, json_t *object) {
     VlText question = {0};
-    VlSpan video = cell_of(annotations, row, VIDEO), image = cell_of(annotations, row, IMAGE);
-    VlModal modal = !is_blank(video) ? VL_MODAL_VIDEO : !is_blank(image) ? VL_MODAL_IMAGE : VL_MODAL_TEXT;
+    Column medium = medium_of(annotations, row);
+    VlModal modal = medium == VIDEO   ? VL_MODAL_VIDEO
+                    : medium == IMAGE ? VL_MODAL_IMAGE
+                    : medium == AUDIO ? VL_MODAL_AUDIO
+                                      : VL_MODAL_TEXT;
     VlStatus status = word_question(cell_of(annotations, row, QUESTION), modal, &question);
     bool failed = false;
-    if (modal != VL_MODAL_TEXT)
-        failed = set_text(object, vl_modal_name(modal), modal == VL_MODAL_VIDEO ? video : image);
+    if (modal != VL_MODAL_TEXT) failed = set_text(object, vl_modal_name(modal), cell_of(annotations, row, medium));
+    if (is_word(cell_of(annotations, row, SOUND), "yes")) failed |= json_object_set_new(object, "va", json_true());
     if (annotations->place[KIND] >= 0) failed |= set_text(object, "kind", cell_of(annotations, row, KIND));
     failed |= json_object_set_new(
         object, "conversations",

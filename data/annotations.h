@@ -2,11 +2,12 @@
 // ends in .csv; data/csv.h).
 //
 // A table's first row names its columns, in any order:
-//   video, image  path of the medium, relative to the media folder. One of the two cells is filled; both empty: text
-//   question      what is asked; may be left out with a medium (captions). The tag <video> or <image> is put in front
-//                 unless the question holds it
-//   answer        what is to be said; needed
-//   id, kind      optional; a sample without an id is called by its row ("row 7")
+//   video, image, audio  path of the medium, relative to the media folder. One of the cells is filled; none: text
+//   sound                of a video: yes, it is seen and heard; no or empty, it is seen only
+//   question             what is asked; may be left out with a medium (captions). Its tag, such as <video>, is put in
+//                        front unless the question holds it
+//   answer               what is to be said; needed
+//   id, kind             optional; a sample without an id is called by its row ("row 7")
 // Every other row is one sample with one question and one answer; rows with the same medium are samples of their own.
 #ifndef VL_DATA_ANNOTATIONS_H
 #define VL_DATA_ANNOTATIONS_H

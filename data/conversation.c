@@ -127,14 +127,10 @@ static VlStatus load_medium(VlConversation *conversation, const json_t *sample, 
         }
         conversation->modal = modal;
     }
-    VL_TRY(vl_json_get_bool(sample, name, "va", false, &conversation->with_audio));
-    if (conversation->with_audio && conversation->modal != VL_MODAL_VIDEO) {
-        return vl_error(VL_FORMAT, "%s: \"va\" is true, but the sample is no video", name);
-    }
-    return VL_OK;
+    return vl_json_get_bool(sample, name, "va", false, &conversation->with_audio);
 }
 
-VlStatus vl_conversation_from_json(VlConversation *conversation, const json_t *sample, const char *name) {
+static VlStatus load(VlConversation *conversation, const json_t *sample, const char *name) {
     if (!json_is_object(sample)) return vl_error(VL_FORMAT, "%s: a sample must be an object", name);
     const json_t *conversations = json_object_get(sample, "conversations");
     const json_t *messages = json_object_get(sample, "messages"), *instruct = json_object_get(sample, "instruct");
@@ -155,6 +151,12 @@ VlStatus vl_conversation_from_json(VlConversation *conversation, const json_t *s
         conversation->modal = VL_MODAL_IMAGE;
     }
     return VL_OK;
+}
+
+VlStatus vl_conversation_from_json(VlConversation *conversation, const json_t *sample, const char *name) {
+    VL_TRY(load(conversation, sample, name));
+    if (!conversation->with_audio || conversation->modal == VL_MODAL_VIDEO) return VL_OK;
+    return vl_error(VL_FORMAT, "%s: \"va\" is true, but the sample is no video", name);
 }
 
 // ---- Tags ------------------------------------------------------------------

@@ -5,11 +5,11 @@
 
 #include <stdint.h>
 
+#include "base/sound.h"
 #include "base/status.h"
 
 enum {
     VL_FBANK_RATE = 16000,  // samples per second
-    VL_FBANK_BINS = 128,    // mel filters from 20 Hz to 8 kHz
     VL_FBANK_WINDOW = 400,  // samples of a frame
     VL_FBANK_SHIFT = 160,   // samples from one frame to the next
 };

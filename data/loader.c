@@ -46,6 +46,7 @@ struct VlLoader {
     int64_t *cost, *rank;  // [global_batch] of the step being dealt
     VlOrderPlace *place;   // [global_batch]
     int64_t truncated;
+    bool has_sound;
 };
 
 // ---- One sample ------------------------------------------------------------
@@ -96,8 +97,9 @@ static int64_t predict_cost(const VlLoader *loader, VlOrderPlace place) {
     const VlShard *shard = vl_packed_find(&loader->source[place.source], place.index, &row_number);
     const VlShardRow *row = vl_shard_row(shard, row_number);
     VlModal modal = (VlModal)row->modality;
-    int64_t visual = vl_sample_visual_tokens(&loader->rules, modal, vl_shard_frames(shard, row_number));
-    int64_t tokens = row->tokens + visual - (modal != VL_MODAL_TEXT);
+    int64_t media = vl_sample_media_tokens(&loader->rules, modal, vl_shard_frames(shard, row_number),
+                                           vl_shard_rows(shard, row_number));
+    int64_t tokens = row->tokens + media - (modal != VL_MODAL_TEXT);
     return vl_deal_cost(tokens < loader->options.max_tokens ? tokens : loader->options.max_tokens);
 }
 
@@ -177,6 +179,8 @@ uint64_t vl_loader_data_hash(const VlLoader *loader) { return loader->data_hash;
 
 int64_t vl_loader_truncated(const VlLoader *loader) { return loader->truncated; }
 
+bool vl_loader_has_sound(const VlLoader *loader) { return loader->has_sound; }
+
 // ---- Opening and closing ---------------------------------------------------
 
 static VlStatus check_options(const VlLoaderOptions *options) {
@@ -193,10 +197,29 @@ static VlStatus check_options(const VlLoaderOptions *options) {
     return VL_OK;
 }
 
+// A shard of texts and pictures is good for any model that takes such pictures, whether it hears or not.
+static VlStatus check_sound(const VlLoaderOptions *options, const VlShard *shard) {
+    const VlShardHeader *header = vl_shard_header(shard);
+    const char *sound = options->sound ? options->sound : "";
+    if (!vl_shard_has_sound(shard) || strcmp(header->sound, sound) == 0) return VL_OK;
+    if (!*sound) {
+        return vl_error(VL_INVALID,
+                        "shard %s holds sounds, but the model has no audio tower: take one whose config.json names an "
+                        "mm_audio_tower, or leave the source out",
+                        vl_shard_path(shard));
+    }
+    return vl_error(VL_INVALID,
+                    "shard %s holds sounds made by '%s', but this run needs '%s' (data.sound_seconds, "
+                    "data.fbank_dtype): pack the source again with this configuration",
+                    vl_shard_path(shard), header->sound, sound);
+}
+
 static VlStatus check_shard(const VlLoaderOptions *options, const VlShard *shard) {
     const VlShardHeader *header = vl_shard_header(shard);
-    if (strcmp(header->preprocessing, options->preprocessing) == 0 && header->height == options->height &&
-        header->width == options->width && header->num_frames == options->num_frames) {
+    VL_TRY(check_sound(options, shard));
+    if (!vl_shard_has_frames(shard) ||
+        (strcmp(header->preprocessing, options->preprocessing) == 0 && header->height == options->height &&
+         header->width == options->width && header->num_frames == options->num_frames)) {
         return VL_OK;
     }
     return vl_error(VL_INVALID,
@@ -215,6 +238,7 @@ static VlStatus list_modalities(const VlPacked *packed, uint8_t **out) {
     for (int64_t i = 0; i < packed->samples; i++) {
         const VlShard *shard = vl_packed_find(packed, i, &row);
         modality[i] = (uint8_t)vl_shard_row(shard, row)->modality;
+        if (modality[i] == VL_MODAL_VIDEO && vl_shard_rows(shard, row) > 0) modality[i] = VL_ORDER_AV;
     }
     *out = modality;
     return VL_OK;
@@ -246,6 +270,7 @@ static VlStatus open_sources(VlLoader *loader) {
         loader->sources++;
         for (int64_t i = 0; i < packed->shards; i++) {
             VL_TRY(check_shard(options, packed->shard[i]));
+            loader->has_sound |= vl_shard_has_sound(packed->shard[i]);
             uint32_t words[4];
             vl_philox(words, loader->data_hash, (uint64_t)s, vl_shard_checksum(packed->shard[i]));
             loader->data_hash = (uint64_t)words[1] << 32 | words[0];
@@ -281,14 +306,13 @@ VlStatus vl_loader_open(VlLoader **out, const VlLoaderOptions *options) {
                                     .prompt = {.protocol = options->protocol, .mode = options->mode},
                                     .max_tokens = options->max_tokens,
                                     .truncate_expanded = options->truncate_expanded,
-                                    .num_frames = options->num_frames,
-                                    .visual_tokens = options->visual_tokens,
-                                    .visual_tokens_user = options->visual_tokens_user};
+                                    .media_tokens = options->media_tokens,
+                                    .media_tokens_user = options->media_tokens_user};
     VL_TRY_GOTO(status, vl_pool_open(&loader->pool, options->threads), failed);
     VL_TRY_GOTO(status, make_buffers(loader), failed);
     VL_TRY_GOTO(status, open_sources(loader), failed);
     loader->options.source = NULL;  // the caller's, as the names in it: needed no longer
-    loader->options.preprocessing = loader->options.mix = NULL;
+    loader->options.preprocessing = loader->options.sound = loader->options.mix = NULL;
     *out = loader;
     return VL_OK;
 failed:

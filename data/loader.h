@@ -26,12 +26,12 @@ typedef struct VlLoaderOptions {
     VlPromptMode mode;  // train-plain or train-sft
     int64_t max_tokens;
     bool truncate_expanded;  // cut by the length with modality tokens, their span kept whole; false: by the ids alone
-    int64_t num_frames;      // of the model; the shards must hold as many
-    int64_t (*visual_tokens)(void *user, int64_t frames);  // tokens that replace a modality id, by the frames that the
-                                                           // model sees (num_frames of them for an image)
-    void *visual_tokens_user;
-    int64_t height, width;      // the frames' size that the model needs; shards of another size are refused
-    const char *preprocessing;  // its fingerprint; shards packed with another one are refused
+    int64_t num_frames;      // of the model; shards with frames must hold as many
+    VlMediaTokens media_tokens;
+    void *media_tokens_user;
+    int64_t height, width;      // the frames' size that the model needs; shards with frames of another size are refused
+    const char *preprocessing;  // its fingerprint; shards with frames that were made otherwise are refused
+    const char *sound;  // the same for filter banks, and shards with sounds; NULL or "": the model has no audio tower
 } VlLoaderOptions;
 
 typedef struct VlLoader VlLoader;
@@ -53,5 +53,7 @@ uint64_t vl_loader_data_hash(const VlLoader *loader);
 VlStatus vl_loader_next(VlLoader *loader, int64_t step, VlSample **samples, int64_t *count, double *wait_seconds);
 // How many samples were cut to max_tokens so far.
 int64_t vl_loader_truncated(const VlLoader *loader);
+// Whether any source holds sounds.
+bool vl_loader_has_sound(const VlLoader *loader);
 
 #endif

@@ -6,7 +6,7 @@
 #include "base/memory.h"
 #include "base/random.h"
 
-enum { MODALITIES = VL_MODAL_AUDIO + 1, PATTERN_MOST = 256, SOURCES_MOST = 256 };
+enum { MODALITIES = VL_ORDER_MODALITIES, PATTERN_MOST = 256, SOURCES_MOST = 256 };
 
 static const int64_t samples_most = (int64_t)1 << 46;
 
@@ -33,7 +33,8 @@ struct VlOrder {
     Stream stream[MODALITIES];
 };
 
-static const char *const modality_names[MODALITIES] = {"text", "image", "video", "audio"};
+static const char *const modality_names[MODALITIES] = {"text", "image", "video", "audio", "av (video with its sound)"};
+static const char *const letters[MODALITIES] = {"t", "i", "v", "a", "av"};
 
 // ---- Making ----------------------------------------------------------------
 
@@ -76,17 +77,23 @@ static VlStatus add_modalities(VlOrder *order, int64_t number, const VlOrderSour
 
 static VlStatus parse_mix(VlOrder *order, const char *mix) {
     if (!strcmp(mix, "proportional")) return VL_OK;
-    for (const char *c = mix;; c++) {
-        int64_t modality = *c == 't' ? VL_MODAL_TEXT : *c == 'i' ? VL_MODAL_IMAGE : *c == 'v' ? VL_MODAL_VIDEO : -1;
-        if (modality < 0 || (c[1] && c[1] != ',') || order->pattern_length == PATTERN_MOST) {
+    for (const char *c = mix;;) {
+        size_t length = strcspn(c, ",");
+        int64_t modality = 0;
+        while (modality < MODALITIES &&
+               (strlen(letters[modality]) != length || strncmp(letters[modality], c, length) != 0)) {
+            modality++;
+        }
+        if (modality == MODALITIES || order->pattern_length == PATTERN_MOST) {
             return vl_error(VL_USAGE,
-                            "data.mix '%s': it is 'proportional' or a list of at most %d of v (video), i (image), t "
-                            "(text) such as v,v,i,t",
+                            "data.mix '%s': it is 'proportional' or a list of at most %d of av (video with its sound), "
+                            "a (audio), v (video), i (image), t (text) such as av,av,a,v",
                             mix, PATTERN_MOST);
         }
         order->pattern[order->pattern_length++] = (uint8_t)modality;
         order->occurrences[modality]++;
-        if (!*++c) return VL_OK;
+        if (!c[length]) return VL_OK;
+        c += length + 1;
     }
 }
 

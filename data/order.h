@@ -13,10 +13,14 @@
 #include "base/status.h"
 #include "data/sample.h"
 
+// What a sample is to a pattern: its VlModal, or a video with its sound.
+enum { VL_ORDER_AV = VL_MODAL_AUDIO + 1, VL_ORDER_MODALITIES };
+
 typedef struct VlOrderSource {
     int64_t samples;          // at least 1
     double weight;            // above 0
-    const uint8_t *modality;  // [samples] VlModal of each; used while the order is made, and only for a pattern
+    const uint8_t *modality;  // [samples] VlModal or VL_ORDER_AV of each; used while the order is made, and only for a
+                              // pattern
 } VlOrderSource;
 
 typedef struct VlOrderPlace {
@@ -26,8 +30,9 @@ typedef struct VlOrderPlace {
 
 typedef struct VlOrder VlOrder;
 
-// mix: "proportional"; or a pattern such as "v,v,i,t" (v video, i image, t text) that repeats over the positions: each
-// modality then has a pass of its own, over the sources that hold it, and starts it again when it is through.
+// mix: "proportional"; or a pattern such as "v,v,i,t" (av video with its sound, a audio, v video, i image, t text) that
+// repeats over the positions: each modality then has a pass of its own, over the sources that hold it, and starts it
+// again when it is through.
 // Errors: VL_INVALID: no samples, a weight that rounds to none, a pattern's modality that no source holds, or one that
 // the sources hold and the pattern would never reach; VL_USAGE for a mix that is neither.
 VlStatus vl_order_create(VlOrder **order, const VlOrderSource *sources, int64_t count, const char *mix, uint64_t seed);

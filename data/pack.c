@@ -30,6 +30,7 @@ typedef struct Packer {
     int64_t shard_bytes;
     VlShardWriter *writer;  // NULL between two shards
     char shard_name[32];
+    char sound[VL_SOUND_PREPROCESSING_MAX];
     VlPackTable table;          // media of the shard that is being written
     VlPackJob *job[JOBS_MOST];  // a ring of `jobs`, the oldest at `first`; the `scheduled` oldest have their media
     int64_t first, jobs, scheduled;
@@ -49,6 +50,12 @@ VlStatus vl_pack_fingerprint(const VlPreprocessConfig *config, VlAspect aspect, 
     return VL_OK;
 }
 
+void vl_pack_sound_fingerprint(double sound_seconds, bool sound_bf16, char *text) {
+    int length = snprintf(text, VL_SOUND_PREPROCESSING_MAX, "kaldi, 128 bins, %.17g s, %s",
+                          sound_seconds > 0 ? sound_seconds : VL_AUDIO_SECONDS, sound_bf16 ? "bf16" : "f32");
+    VL_ASSERT(length > 0 && length < VL_SOUND_PREPROCESSING_MAX);
+}
+
 // ---- Shards ----------------------------------------------------------------
 
 static VlStatus open_shard(Packer *packer) {
@@ -57,6 +64,7 @@ static VlStatus open_shard(Packer *packer) {
                             .width = packer->context.visual.config.width,
                             .num_frames = packer->options->num_frames};
     memcpy(header.preprocessing, packer->manifest.preprocessing, sizeof header.preprocessing);
+    memcpy(header.sound, packer->sound, sizeof header.sound);
     snprintf(packer->shard_name, sizeof packer->shard_name, "shard-%05lld.h5", (long long)packer->manifest.shards);
     VL_TRY(vl_path_join(path, packer->options->shards, packer->shard_name));
     return vl_shard_writer_open(&packer->writer, path, &header, packer->pool);
@@ -160,26 +168,40 @@ static VlStatus find_media(Packer *packer, VlPackJob *job, int32_t *row) {
     vl_pool_wait(packer->pool, &medium->task);
     if (medium->task.error.status) return vl_pack_job_blame(job, vl_error_raise(&medium->task.error));
     if (!packer->writer) VL_TRY(open_shard(packer));
-    VL_TRY(vl_shard_writer_media(packer->writer, medium->frames, medium->levels, medium->times, row));
+    VlShardMedium record = {.frames = medium->frames,
+                            .pixels = medium->levels,
+                            .times = medium->times,
+                            .rows = medium->rows,
+                            .fbank = medium->fbank};
+    VL_TRY(vl_shard_writer_media(packer->writer, &record, row));
     packer->report->media++;
+    packer->report->silent += medium->silent;
     return vl_pack_table_add(&packer->table, job->key, *row);
+}
+
+static int64_t *count_of(VlPackReport *report, const VlConversation *conversation) {
+    switch (conversation->modal) {
+    case VL_MODAL_IMAGE: return &report->images;
+    case VL_MODAL_VIDEO: return conversation->with_audio ? &report->heard_videos : &report->videos;
+    case VL_MODAL_AUDIO: return &report->sounds;
+    default: return &report->texts;
+    }
 }
 
 static VlStatus write_sample(Packer *packer, const VlPackJob *job, int32_t media) {
     VlPackReport *report = packer->report;
-    VlModal modal = job->conversation.modal;
     VlShardSample sample = {.id = job->id,
                             .text = job->text,
                             .length = job->length,
                             .number = job->number,
                             .tokens = job->tokens,
                             .media = media,
-                            .modality = modal};
+                            .modality = job->conversation.modal};
     if (!packer->writer) VL_TRY(open_shard(packer));
     VL_TRY(vl_shard_writer_sample(packer->writer, &sample));
     report->samples++;
     report->bad_in_a_row = 0;
-    *(modal == VL_MODAL_TEXT ? &report->texts : modal == VL_MODAL_IMAGE ? &report->images : &report->videos) += 1;
+    *count_of(report, &job->conversation) += 1;
     return VL_OK;
 }
 
@@ -187,10 +209,6 @@ static VlStatus quarantine(Packer *packer, const VlPackJob *job) {
     const VlPackOptions *options = packer->options;
     VlPackReport *report = packer->report;
     VL_TRY(vl_pack_quarantine_add(packer->quarantine, job->number, job->id, job->reason));
-    if (job->unsupported) {
-        report->unsupported++;
-        return VL_OK;
-    }
     report->bad++;
     report->bad_in_a_row++;
     if (report->bad <= options->bad_samples && report->bad_in_a_row <= options->bad_in_a_row) return VL_OK;
@@ -257,6 +275,11 @@ static VlStatus load_context(Packer *packer) {
         return vl_error(VL_INVALID, "%lld frames, %lld threads, shards of %lld bytes: none may be below 1",
                         (long long)options->num_frames, (long long)options->threads, (long long)options->shard_bytes);
     }
+    if (options->has_audio && options->sound_seconds != 0 &&
+        !(options->sound_seconds >= 1 && options->sound_seconds <= VL_AUDIO_SECONDS)) {
+        return vl_error(VL_INVALID, "sounds of %g seconds: 1 to %d are possible", options->sound_seconds,
+                        VL_AUDIO_SECONDS);
+    }
     context->media = options->media;
     context->protocol = options->protocol;
     context->visual = (VlVisualOptions){.aspect = options->aspect,
@@ -266,6 +289,14 @@ static VlStatus load_context(Packer *packer) {
     // Long films are decoded to their end; the answer must not depend on how busy the machine is.
     context->visual.media.max_seconds = 600;
     VL_TRY(vl_preprocess_load(&context->visual.config, options->model));
+    context->audio = (VlAudioOptions){.window_start = VL_SOUND_WINDOW_AT_RANDOM,
+                                      .seconds = options->sound_seconds,
+                                      .bf16 = options->sound_bf16,
+                                      .media = context->visual.media};
+    if (options->has_audio) {
+        vl_pack_sound_fingerprint(options->sound_seconds, options->sound_bf16, packer->sound);
+        VL_TRY(vl_fbank_create(&context->fbank));
+    }
     VL_TRY(vl_tokenizer_load(&context->tokenizer, options->model));
     if (options->protocol != VL_PROTOCOL_2024_06) {
         VL_TRY(vl_template_recognize(&shape, vl_tokenizer_chat_template(context->tokenizer)));
@@ -277,7 +308,7 @@ static VlStatus load_context(Packer *packer) {
 static VlStatus hash_options(Packer *packer, char hash[17]) {
     const VlPackOptions *options = packer->options;
     static const char *const parts[] = {"tokenizer.json", "tokenizer_config.json"};
-    char text[VL_PREPROCESSING_MAX + 256], path[VL_PATH_MAX];
+    char text[VL_PREPROCESSING_MAX + VL_SOUND_PREPROCESSING_MAX + 256], path[VL_PATH_MAX];
     uint32_t crc, model = 0;
     int64_t size;
     for (int i = 0; i < 2; i++) {
@@ -287,8 +318,8 @@ static VlStatus hash_options(Packer *packer, char hash[17]) {
     }
     VL_TRY(vl_pack_file_checksum(options->annotations, &size, &crc));
     packer->report->list_bytes = size;
-    snprintf(text, sizeof text, "%s|%s|%" PRIx32 "|%" PRIx32 "|%" PRId64 "|%" PRId64, packer->manifest.preprocessing,
-             vl_protocol_name(options->protocol), model, crc, size, packer->shard_bytes);
+    snprintf(text, sizeof text, "%s|%s|%s|%" PRIx32 "|%" PRIx32 "|%" PRId64 "|%" PRId64, packer->manifest.preprocessing,
+             packer->sound, vl_protocol_name(options->protocol), model, crc, size, packer->shard_bytes);
     snprintf(hash, 17, "%016" PRIx64, vl_hash_string(text));
     return VL_OK;
 }
@@ -388,6 +419,7 @@ VlStatus vl_pack(const VlPackOptions *options, VlPackReport *report) {
     vl_pack_table_clear(&packer->table);
     vl_pack_manifest_free(&packer->manifest);
     vl_tokenizer_free(packer->context.tokenizer);
+    vl_fbank_free(packer->context.fbank);
     vl_free(packer);
     return status;
 }

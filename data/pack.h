@@ -21,10 +21,11 @@
 typedef struct VlPackReport {
     int64_t annotations;              // looked at
     int64_t samples;                  // packed
-    int64_t texts, images, videos;    // of them
-    int64_t media;                    // media records: samples of one shard that show the same file share one
+    int64_t texts, images, videos;    // of them; videos without their sound
+    int64_t sounds, heard_videos;     // of them; heard_videos: videos with their sound
+    int64_t media;                    // media records: samples of one shard about the same file share one
+    int64_t silent;                   // of them, videos to be heard that have no sound track: silence was packed
     int64_t bad;                      // left out because they could not be packed
-    int64_t unsupported;              // left out because they need sound, which is not part of this version
     int64_t bad_in_a_row;             // at this moment
     int64_t shards;                   // complete
     int64_t resumed_shards;           // of them, from an earlier call
@@ -40,6 +41,9 @@ typedef struct VlPackOptions {
     VlAspect aspect;
     VlProtocol protocol;
     int64_t num_frames;    // of a video
+    bool has_audio;        // the model has an audio tower; without one, samples with sound are bad ones
+    double sound_seconds;  // what is heard of a sound, as in VlAudioOptions
+    bool sound_bf16;       // filter banks are rounded to bfloat16
     int64_t threads;       // at least 1
     int64_t shard_bytes;   // uncompressed bytes after which a shard is closed, as with 65,536 samples; 0: 256 MiB
     int64_t bad_samples;   // more bad samples than this end the run
@@ -51,6 +55,10 @@ typedef struct VlPackOptions {
 // How frames are made, as text of at most VL_PREPROCESSING_MAX bytes: shards carry it, and the loader compares it.
 VlStatus vl_pack_fingerprint(const VlPreprocessConfig *config, VlAspect aspect, VlProtocol protocol, int64_t num_frames,
                              char *text);
+
+// The same for filter banks, as text of at most VL_SOUND_PREPROCESSING_MAX bytes. A model without an audio tower has
+// "".
+void vl_pack_sound_fingerprint(double sound_seconds, bool sound_bf16, char *text);
 
 // Packs. Errors: VL_INVALID (a folder that was packed with other options or annotations), VL_FORMAT (over a limit of
 // bad samples, an annotation file that is no JSON, nothing to pack), VL_IO. *report is filled on failure, too.

@@ -1,7 +1,10 @@
+#include <math.h>
+
 #include "base/files.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "data/conversation.h"
+#include "data/fbank.h"
 #include "data/pack_manifest.h"
 
 // One shard on its way through a thread.
@@ -11,12 +14,14 @@ typedef struct Check {
     const VlPackShard *shard;
 } Check;
 
-static VlStatus check_record(const VlShard *shard, int64_t row, const char *text, int64_t length) {
+static VlStatus check_text(const VlShard *shard, int64_t row, const char *text, int64_t length) {
     json_t *record;
     VlConversation conversation = {0};
     VL_TRY(vl_json_parse(text, length, "its text record", &record));
     VlStatus status = vl_conversation_from_json(&conversation, record, "its text record");
-    if (!status && (int32_t)conversation.modal != vl_shard_row(shard, row)->modality) {
+    bool heard = vl_shard_rows(shard, row) > 0;
+    if (!status && ((int32_t)conversation.modal != vl_shard_row(shard, row)->modality ||
+                    (conversation.with_audio || conversation.modal == VL_MODAL_AUDIO) != heard)) {
         status = vl_error(VL_FORMAT, "its text record and the index name different modalities");
     }
     vl_conversation_free(&conversation);
@@ -24,19 +29,24 @@ static VlStatus check_record(const VlShard *shard, int64_t row, const char *text
     return status;
 }
 
+static VlStatus check_bank(const float *fbank, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        if (!isfinite(fbank[i])) return vl_error(VL_FORMAT, "its filter bank holds a value that is not finite");
+    }
+    return VL_OK;
+}
+
 static VlStatus check_records(const VlShard *shard) {
     VlShardScratch scratch = {0};
     VlStatus status = VL_OK;
     for (int64_t row = 0; !status && row < vl_shard_header(shard)->samples; row++) {
-        char *text;
-        uint8_t *pixels;
-        int64_t length;
-        status = vl_shard_read(shard, row, &scratch, &text, &length, &pixels);
+        VlShardRecord record;
+        status = vl_shard_read(shard, row, &scratch, true, &record);
         if (status) break;
-        status = check_record(shard, row, text, length);
+        status = check_text(shard, row, record.text, record.length);
+        if (!status) status = check_bank(record.fbank, vl_shard_rows(shard, row) * VL_FBANK_BINS);
         if (status) vl_error_context(status, "shard %s, sample %lld", vl_shard_path(shard), (long long)row);
-        vl_free(text);
-        vl_free(pixels);
+        vl_shard_record_free(&record);
     }
     vl_shard_scratch_free(&scratch);
     return status;

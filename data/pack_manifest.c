@@ -11,7 +11,7 @@
 #include "base/memory.h"
 
 #define FORMAT "vl2 pack"
-enum { VERSION = 1, MANIFEST_LIMIT = 256 << 20, PIECE = 1 << 20 };
+enum { VERSION = 2, MANIFEST_LIMIT = 256 << 20, PIECE = 1 << 20 };
 
 // ---- Counts ----------------------------------------------------------------
 
@@ -22,9 +22,10 @@ typedef struct Count {
 
 #define COUNT(name) \
     { #name, offsetof(VlPackReport, name) }
-static const Count counts[] = {COUNT(annotations), COUNT(samples),      COUNT(texts),     COUNT(images), COUNT(videos),
-                               COUNT(media),       COUNT(bad),          COUNT(shards),    COUNT(bytes),  COUNT(stored),
-                               COUNT(unsupported), COUNT(bad_in_a_row), COUNT(list_bytes)};
+static const Count counts[] = {COUNT(annotations), COUNT(samples),      COUNT(texts),        COUNT(images),
+                               COUNT(videos),      COUNT(sounds),       COUNT(heard_videos), COUNT(media),
+                               COUNT(silent),      COUNT(bad),          COUNT(shards),       COUNT(bytes),
+                               COUNT(stored),      COUNT(bad_in_a_row), COUNT(list_bytes)};
 enum { COUNTS = sizeof counts / sizeof *counts };
 
 static json_t *counts_to_json(const VlPackReport *report) {
@@ -77,8 +78,9 @@ static VlStatus load_document(const json_t *document, const char *path, VlPackMa
     VL_TRY(vl_json_get_int(document, path, "version", true, &version));
     if (strcmp(format, FORMAT)) return vl_error(VL_FORMAT, "%s was not written by vl2 pack", path);
     if (version != VERSION) {
-        return vl_error(VL_UNSUPPORTED, "%s has version %lld; this program reads version %d", path, (long long)version,
-                        VERSION);
+        return vl_error(VL_UNSUPPORTED,
+                        "%s has version %lld; this program reads version %d: remove the folder and pack again", path,
+                        (long long)version, VERSION);
     }
     VL_TRY(vl_json_get_string(document, path, "options", true, &options));
     VL_TRY(vl_json_get_string(document, path, "preprocessing", true, &preprocessing));
@@ -183,7 +185,9 @@ VlStatus vl_pack_quarantine_open(FILE **file, const char *folder, int64_t bytes)
     if (!status && ftruncate(fileno(*file), bytes)) {
         status = vl_error(VL_IO, "cannot cut '%s': %s", path, strerror(errno));
     }
-    if (status) fclose(*file);
+    if (!status) return VL_OK;
+    fclose(*file);
+    *file = NULL;
     return status;
 }
 

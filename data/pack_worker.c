@@ -31,8 +31,12 @@ static json_t *record_to_json(const VlPackJob *job) {
             return NULL;
         }
     }
-    return json_pack("{s:s,s:s,s:s,s:o}", "id", job->id, "kind", job->kind, "modal", vl_modal_name(conversation->modal),
-                     "conversations", turns);
+    const char *modal = vl_modal_name(conversation->modal);
+    if (conversation->with_audio) {
+        return json_pack("{s:s,s:s,s:s,s:b,s:o}", "id", job->id, "kind", job->kind, "modal", modal, "va", true,
+                         "conversations", turns);
+    }
+    return json_pack("{s:s,s:s,s:s,s:o}", "id", job->id, "kind", job->kind, "modal", modal, "conversations", turns);
 }
 
 // The sample must be one that the SFT rules take: what the plain stage needs besides is the loader's to check.
@@ -79,20 +83,25 @@ static VlStatus take_id(VlPackJob *job, const json_t *annotation) {
     return vl_duplicate_string(&job->kind, json_is_string(kind) ? json_string_value(kind) : "");
 }
 
+static const char *key_word(const VlConversation *conversation) {
+    return conversation->with_audio ? "av" : vl_modal_name(conversation->modal);
+}
+
 static VlStatus take_conversation(VlPackJob *job, const VlAnnotation *annotation) {
     VlConversation *conversation = &job->conversation;
     if (annotation->problem) return vl_error(VL_FORMAT, "%s", annotation->problem);
     VL_TRY(vl_conversation_from_json(conversation, annotation->object, "the annotation"));
     if (conversation->question) return vl_error(VL_INVALID, "it has no \"conversations\" to learn from");
-    if (conversation->with_audio || conversation->modal == VL_MODAL_AUDIO) {
-        job->unsupported = true;
-        return vl_error(VL_UNSUPPORTED, "sound is not part of this version");
+    if ((conversation->with_audio || conversation->modal == VL_MODAL_AUDIO) && !job->context->fbank) {
+        return vl_error(VL_INVALID,
+                        "the model has no audio tower; take one whose config.json names an mm_audio_tower, or leave "
+                        "samples with sound out");
     }
     if (conversation->modal == VL_MODAL_TEXT) return VL_OK;
     if (!conversation->media || !conversation->media[0]) return vl_error(VL_INVALID, "it names no file for its medium");
     size_t size = strlen(conversation->media) + 16;
     VL_TRY(VL_NEW(&job->key, (int64_t)size));
-    snprintf(job->key, size, "%s:%s", vl_modal_name(conversation->modal), conversation->media);
+    snprintf(job->key, size, "%s:%s", key_word(conversation), conversation->media);
     return VL_OK;
 }
 
@@ -127,12 +136,25 @@ void vl_pack_job_free(VlPackJob *job) {
 
 // ---- Media -----------------------------------------------------------------
 
+// The window of a long file is chosen by the annotation's path, wherever the media folder lies.
+static VlStatus read_sound(VlPackMedium *medium, const char *path) {
+    VlAudioOptions options = medium->context->audio;
+    options.source = medium->modal == VL_MODAL_VIDEO ? VL_AUDIO_VIDEO : VL_AUDIO_FILE;
+    options.window_draw = vl_audio_draw(medium->path);
+    medium->rows = vl_audio_rows(options.seconds);
+    VL_TRY(VL_NEW(&medium->fbank, medium->rows * VL_FBANK_BINS));
+    return vl_audio_read_fbank(medium->context->fbank, path, &options, medium->fbank, &medium->silent);
+}
+
 static VlStatus decode_medium(void *argument) {
     VlPackMedium *medium = argument;
     char path[VL_PATH_MAX];
     VL_TRY(vl_path_join(path, medium->context->media, medium->path));
-    return vl_visual_read(&medium->context->visual, path, medium->modal, &medium->frames, &medium->levels,
-                          &medium->times);
+    if (medium->modal != VL_MODAL_AUDIO) {
+        VL_TRY(vl_visual_read(&medium->context->visual, path, medium->modal, &medium->frames, &medium->levels,
+                              &medium->times));
+    }
+    return medium->modal == VL_MODAL_AUDIO || medium->with_audio ? read_sound(medium, path) : VL_OK;
 }
 
 VlStatus vl_pack_medium_create(VlPackMedium **out, const VlPackContext *context, const VlPackJob *job) {
@@ -140,13 +162,14 @@ VlStatus vl_pack_medium_create(VlPackMedium **out, const VlPackContext *context,
     VL_TRY(VL_NEW(&medium, 1));
     medium->context = context;
     medium->modal = job->conversation.modal;
+    medium->with_audio = job->conversation.with_audio;
     medium->task = (VlTask){.run = decode_medium, .argument = medium};
     VlStatus status = vl_duplicate_string(&medium->key, job->key);
     if (status) {
         vl_free(medium);
         return status;
     }
-    medium->path = medium->key + strlen(vl_modal_name(medium->modal)) + 1;
+    medium->path = medium->key + strlen(key_word(&job->conversation)) + 1;
     *out = medium;
     return VL_OK;
 }
@@ -156,5 +179,6 @@ void vl_pack_medium_free(VlPackMedium *medium) {
     vl_free(medium->key);
     vl_free(medium->levels);
     vl_free(medium->times);
+    vl_free(medium->fbank);
     vl_free(medium);
 }

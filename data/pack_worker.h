@@ -6,6 +6,7 @@
 
 #include "base/pool.h"
 #include "data/annotations.h"
+#include "data/audio.h"
 #include "data/conversation.h"
 #include "data/prompt.h"
 #include "data/visual.h"
@@ -13,22 +14,28 @@
 // What all workers read and none changes.
 typedef struct VlPackContext {
     VlVisualOptions visual;
+    VlAudioOptions audio;  // its source and draw are each file's own
+    VlFbank *fbank;        // NULL: the model has no audio tower
     VlTokenizer *tokenizer;
     VlProtocol protocol;
     const char *media;  // folder
 } VlPackContext;
 
-// One file's frames, decoded once for all samples that wait for it.
+// What is seen and heard of one file, decoded once for all samples that wait for it.
 typedef struct VlPackMedium {
     VlTask task;
     const VlPackContext *context;
-    char *key;         // "image:path" or "video:path": what the frames depend on
+    char *key;         // "image:path", "video:path", "audio:path", "av:path": what the record depends on
     const char *path;  // inside `key`
     VlModal modal;
+    bool with_audio;  // a video with its sound
     int64_t frames;
     uint8_t *levels;     // [frames,height,width,3]
     VlFrameTime *times;  // [frames]
-    int64_t users;       // samples that have not been written yet
+    int64_t rows;
+    float *fbank;   // [rows,128]
+    bool silent;    // the video has no sound track
+    int64_t users;  // samples that have not been written yet
 } VlPackMedium;
 
 // One annotation on its way.
@@ -39,12 +46,11 @@ typedef struct VlPackJob {
     int64_t row;  // of the table that it stands in; 0: none
     VlConversation conversation;
     char *id, *kind;
-    bool unsupported;
     char *reason;  // why it cannot be packed; NULL while it can
     char *text;    // the text record, filled by the task
     int64_t length, tokens;
     char *key;             // of its medium; NULL for text
-    VlPackMedium *medium;  // NULL: text, or the shard holds the frames already
+    VlPackMedium *medium;  // NULL: text, or the shard holds the medium already
 } VlPackJob;
 
 // Takes an annotation apart, in the calling thread; `reason` is set where it cannot be packed. Errors only for want of

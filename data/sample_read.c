@@ -3,9 +3,8 @@
 #include "base/json.h"
 #include "base/memory.h"
 
-int64_t vl_sample_visual_tokens(const VlSampleRules *rules, VlModal modal, int64_t frames) {
-    if (modal == VL_MODAL_TEXT) return 0;
-    return rules->visual_tokens(rules->visual_tokens_user, modal == VL_MODAL_IMAGE ? rules->num_frames : frames);
+int64_t vl_sample_media_tokens(const VlSampleRules *rules, VlModal modal, int64_t frames, int64_t rows) {
+    return modal == VL_MODAL_TEXT ? 0 : rules->media_tokens(rules->media_tokens_user, modal, frames, rows);
 }
 
 static VlStatus take_text(const json_t *record, const VlShardRow *row, VlSample *sample, VlConversation *conversation) {
@@ -15,23 +14,24 @@ static VlStatus take_text(const json_t *record, const VlShardRow *row, VlSample 
     VL_TRY(vl_duplicate_string(&sample->id, id));
     VL_TRY(vl_duplicate_string(&sample->kind, kind));
     VL_TRY(vl_conversation_from_json(conversation, record, name));
-    if ((int32_t)conversation->modal != row->modality) {
+    bool heard = conversation->modal == VL_MODAL_AUDIO || conversation->with_audio;
+    if ((int32_t)conversation->modal != row->modality || heard != (sample->rows > 0)) {
         return vl_error(VL_FORMAT, "its text record and the shard's index name different modalities: pack it again");
     }
     sample->modal = conversation->modal;
     return VL_OK;
 }
 
-// How many of `count` ids stay. The span of `visual` tokens stands in the place of id number `place` (-1: there is
+// How many of `count` ids stay. The span of `media` tokens stands in the place of id number `place` (-1: there is
 // none).
-static VlStatus choose_length(const VlSampleRules *rules, int64_t count, int64_t place, int64_t visual, int64_t *kept) {
+static VlStatus choose_length(const VlSampleRules *rules, int64_t count, int64_t place, int64_t media, int64_t *kept) {
     int64_t room = rules->max_tokens;
-    if (rules->truncate_expanded && place >= 0) room -= visual - 1;
+    if (rules->truncate_expanded && place >= 0) room -= media - 1;
     *kept = count < room ? count : room;
     if (place < *kept) return VL_OK;
     return vl_error(VL_INVALID,
                     "data.max_tokens is %lld, too few for the %lld tokens before its medium and the medium's own %lld",
-                    (long long)rules->max_tokens, (long long)place, (long long)(rules->truncate_expanded ? visual : 1));
+                    (long long)rules->max_tokens, (long long)place, (long long)(rules->truncate_expanded ? media : 1));
 }
 
 static VlStatus take_prompt(const VlSampleRules *rules, const VlPrompt *prompt, VlSample *sample, bool *cut) {
@@ -45,11 +45,12 @@ static VlStatus take_prompt(const VlSampleRules *rules, const VlPrompt *prompt, 
     for (int64_t i = 0; i < ids->count; i++) {
         if (ids->ids[i] < 0) place = i;
     }
-    int64_t visual = vl_sample_visual_tokens(rules, sample->modal, sample->frames);
-    if (place >= 0 && visual == 0) {
-        return vl_error(VL_INVALID, "its %lld frames give no token", (long long)sample->frames);
+    int64_t media = vl_sample_media_tokens(rules, sample->modal, sample->frames, sample->rows);
+    if (place >= 0 && media == 0) {
+        return vl_error(VL_INVALID, "its %lld frames and %lld rows of sound give no token", (long long)sample->frames,
+                        (long long)sample->rows);
     }
-    VL_TRY(choose_length(rules, ids->count, place, visual, &kept));
+    VL_TRY(choose_length(rules, ids->count, place, media, &kept));
     VL_TRY(VL_NEW(&sample->ids, kept));
     VL_TRY(VL_NEW(&sample->labels, kept));
     for (int64_t i = 0; i < kept; i++) {
@@ -79,17 +80,19 @@ static VlStatus word(const VlShardRow *row, const VlSampleRules *rules, const ch
 VlStatus vl_sample_read(const VlShard *shard, int64_t index, const VlSampleRules *rules, VlShardScratch *scratch,
                         VlSample *sample, bool *cut) {
     const VlShardRow *row = vl_shard_row(shard, index);
-    char *text;
-    int64_t length;
+    VlShardRecord record;
     *cut = false;
-    VL_TRY(vl_shard_read(shard, index, scratch, &text, &length, &sample->pixels));
+    VL_TRY(vl_shard_read(shard, index, scratch, true, &record));
+    sample->pixels = record.pixels;
+    sample->fbank = record.fbank;
     sample->frames = vl_shard_frames(shard, index);
+    sample->rows = vl_shard_rows(shard, index);
     if (sample->frames) {
         sample->height = vl_shard_header(shard)->height;
         sample->width = vl_shard_header(shard)->width;
     }
-    VlStatus status = word(row, rules, text, length, sample, cut);
-    vl_free(text);
+    VlStatus status = word(row, rules, record.text, record.length, sample, cut);
+    vl_free(record.text);
     VL_TRY_CONTEXT(status, "shard %s, sample %lld (annotation %lld)", vl_shard_path(shard), (long long)index,
                    (long long)row->number);
     return VL_OK;

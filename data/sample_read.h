@@ -11,13 +11,12 @@ typedef struct VlSampleRules {
     VlPromptRules prompt;
     int64_t max_tokens;
     bool truncate_expanded;  // as in data/loader.h
-    int64_t num_frames;
-    int64_t (*visual_tokens)(void *user, int64_t frames);
-    void *visual_tokens_user;
+    VlMediaTokens media_tokens;
+    void *media_tokens_user;
 } VlSampleRules;
 
-// Tokens that stand for the medium in the place of its id: 0 for text. A picture is shown num_frames times.
-int64_t vl_sample_visual_tokens(const VlSampleRules *rules, VlModal modal, int64_t frames);
+// Tokens that stand for the medium in the place of its id: 0 for text.
+int64_t vl_sample_media_tokens(const VlSampleRules *rules, VlModal modal, int64_t frames, int64_t rows);
 
 // Fills an empty (zeroed) sample but its position, source and index; the owner clears it with vl_sample_clear, also
 // after an error. *cut: tokens were taken off its end. Any number of threads at a time, each with its own scratch.

@@ -4,8 +4,8 @@
 
 #include "base/crc32c.h"
 
-_Static_assert(sizeof(VlShardRow) == 40 && sizeof(VlShardMedia) == 24 && sizeof(VlShardChunk) == 16 &&
-                   sizeof(VlShardTrailer) == VL_PREPROCESSING_MAX + 14 * 8,
+_Static_assert(sizeof(VlShardRow) == 40 && sizeof(VlShardMedia) == 32 && sizeof(VlShardChunk) == 16 &&
+                   sizeof(VlShardTrailer) == VL_PREPROCESSING_MAX + VL_SOUND_PREPROCESSING_MAX + 14 * 8,
                "what lies in a file has no padding");
 
 uint32_t vl_shard_table_checksum(const VlShardHeader *header, const VlShardRow *rows, const VlShardMedia *media,

@@ -3,6 +3,7 @@
 #ifndef VL_DATA_SHARD_FORMAT_H
 #define VL_DATA_SHARD_FORMAT_H
 
+#include "data/fbank.h"
 #include "data/shard.h"
 
 #define VL_SHARD_MAGIC "VL2SHARD"
@@ -23,10 +24,14 @@ uint32_t vl_shard_table_checksum(const VlShardHeader *header, const VlShardRow *
 
 uint32_t vl_shard_trailer_checksum(const VlShardTrailer *trailer);
 
-// Bytes of a media record: its frames, and behind them their times.
+// Bytes of a media record: its frames, behind them their times, behind those the planes of its filter bank.
 static inline int64_t vl_shard_frame_bytes(const VlShardHeader *header) { return header->height * header->width * 3; }
-static inline int64_t vl_shard_media_bytes(const VlShardHeader *header, int64_t frames) {
+static inline int64_t vl_shard_visual_bytes(const VlShardHeader *header, int64_t frames) {
     return frames * (vl_shard_frame_bytes(header) + (int64_t)sizeof(VlFrameTime));
+}
+static inline int64_t vl_shard_sound_bytes(int64_t rows) { return rows * VL_FBANK_BINS * (int64_t)sizeof(float); }
+static inline int64_t vl_shard_media_bytes(const VlShardHeader *header, int64_t frames, int64_t rows) {
+    return vl_shard_visual_bytes(header, frames) + vl_shard_sound_bytes(rows);
 }
 
 // Chunks that /bytes has.

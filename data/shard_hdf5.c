@@ -87,7 +87,8 @@ hid_t vl_shard_media_type(void) {
     if (insert(type, "offset", offsetof(VlShardMedia, offset), H5T_STD_I64LE) &&
         insert(type, "length", offsetof(VlShardMedia, length), H5T_STD_I64LE) &&
         insert(type, "crc32c", offsetof(VlShardMedia, crc32c), H5T_STD_U32LE) &&
-        insert(type, "frames", offsetof(VlShardMedia, frames), H5T_STD_I32LE)) {
+        insert(type, "frames", offsetof(VlShardMedia, frames), H5T_STD_I32LE) &&
+        insert(type, "rows", offsetof(VlShardMedia, rows), H5T_STD_I64LE)) {
         return type;
     }
     H5Tclose(type);

@@ -26,13 +26,13 @@ static VlStatus damaged(const char *path, const char *what) {
 static VlStatus check_header(const VlShard *shard, int64_t file_size) {
     const VlShardHeader *header = &shard->header;
     int64_t frames = 0;
-    if (!memchr(header->preprocessing, 0, sizeof header->preprocessing)) {
+    if (!memchr(header->preprocessing, 0, sizeof header->preprocessing) ||
+        !memchr(header->sound, 0, sizeof header->sound)) {
         return damaged(shard->path, "the name of its preprocessing has no end");
     }
     bool pictures = header->height != 0 || header->width != 0;
     if (!vl_multiply(header->height, header->width, &frames) || !vl_multiply(frames, header->num_frames, &frames) ||
-        !vl_multiply(frames, 3, &frames) || frames < pictures || frames > INT32_MAX ||
-        (!pictures && header->media > 0)) {
+        !vl_multiply(frames, 3, &frames) || frames < pictures || frames > INT32_MAX) {
         return damaged(shard->path, "its frames have no valid size");
     }
     // The tables are part of the file, so the file's size bounds the memory for them.
@@ -51,6 +51,22 @@ static bool inside(int64_t offset, int64_t length, int64_t limit) {
     return offset >= 0 && length >= 0 && offset <= limit && length <= limit - offset;
 }
 
+// Text has no medium, an image and a video have frames, a sound is heard in audio and maybe in a video.
+static bool fits_medium(const VlShard *shard, const VlShardRow *row) {
+    const VlShardHeader *header = &shard->header;
+    bool text = row->modality == VL_MODAL_TEXT, audio = row->modality == VL_MODAL_AUDIO;
+    if (text || row->media < 0 || row->media >= header->media) return text && row->media == -1;
+    const VlShardMedia *media = &shard->media[row->media];
+    return audio == (media->frames == 0) && (row->modality != VL_MODAL_IMAGE || media->rows == 0);
+}
+
+static bool is_possible(const VlShardHeader *header, const VlShardMedia *media) {
+    return inside(media->offset, media->length, header->bytes) && media->frames >= 0 &&
+           media->frames <= (header->height ? header->num_frames : 0) && media->rows >= 0 &&
+           media->rows <= (header->sound[0] ? VL_SHARD_ROWS_LIMIT : 0) && media->frames + media->rows > 0 &&
+           media->length == vl_shard_media_bytes(header, media->frames, media->rows);
+}
+
 static VlStatus check_tables(const VlShard *shard, int64_t file_size) {
     const VlShardHeader *header = &shard->header;
     int64_t chunks = vl_shard_chunks(header);
@@ -58,17 +74,14 @@ static VlStatus check_tables(const VlShard *shard, int64_t file_size) {
     if (crc != shard->crc32c) return damaged(shard->path, "the checksum of its tables is wrong");
     for (int64_t i = 0; i < header->samples; i++) {
         const VlShardRow *row = &shard->rows[i];
-        bool text = row->modality == VL_MODAL_TEXT;
         if (!inside(row->offset, row->length, header->bytes) || row->length < 1 || row->length > VL_SHARD_TEXT_LIMIT ||
             row->number < 0 || row->tokens < 0 || row->modality < VL_MODAL_TEXT || row->modality > VL_MODAL_AUDIO ||
-            row->media < -1 || row->media >= header->media || text != (row->media == -1)) {
+            !fits_medium(shard, row)) {
             return damaged(shard->path, "its table 'index' holds values that are not possible");
         }
     }
     for (int64_t i = 0; i < header->media; i++) {
-        const VlShardMedia *media = &shard->media[i];
-        if (!inside(media->offset, media->length, header->bytes) || media->frames < 1 ||
-            media->frames > header->num_frames || media->length != vl_shard_media_bytes(header, media->frames)) {
+        if (!is_possible(header, &shard->media[i])) {
             return damaged(shard->path, "its table 'media' holds values that are not possible");
         }
     }
@@ -82,19 +95,31 @@ static VlStatus check_tables(const VlShard *shard, int64_t file_size) {
     return VL_OK;
 }
 
+// Version 2, without sounds, had a shorter trailer, with the magic and the version at its beginning as now.
+enum { TRAILER_BYTES_2 = sizeof(VlShardTrailer) - VL_SOUND_PREPROCESSING_MAX };
+
+static VlStatus refuse_version(const char *path, int64_t version) {
+    return vl_error(VL_UNSUPPORTED,
+                    "shard %s: its format has version %lld, this program reads version %d: pack it again", path,
+                    (long long)version, VL_SHARD_VERSION);
+}
+
 static VlStatus read_trailer(const VlReader *reader, const char *path, VlShardTrailer *trailer) {
     int64_t size = (int64_t)sizeof *trailer;
     if (reader->size < size) return damaged(path, "it is too short");
     VL_TRY(vl_reader_read(reader, reader->size - size, trailer, size));
     if (memcmp(trailer->magic, VL_SHARD_MAGIC, sizeof trailer->magic) != 0) {
+        VlShardTrailer earlier;
+        memcpy(&earlier, (const char *)trailer + size - TRAILER_BYTES_2, TRAILER_BYTES_2);
+        bool magic = memcmp(earlier.magic, VL_SHARD_MAGIC, sizeof earlier.magic) == 0;
+        if (magic && earlier.version == 2) return refuse_version(path, 2);
         return damaged(path, "its trailer is missing; it may be truncated");
     }
+    if (trailer->version != VL_SHARD_VERSION) return refuse_version(path, trailer->version);
     if (trailer->crc32c != vl_shard_trailer_checksum(trailer)) {
         return damaged(path, "the checksum of its trailer is wrong");
     }
-    if (trailer->version == VL_SHARD_VERSION) return VL_OK;
-    return vl_error(VL_UNSUPPORTED, "shard %s: its format has version %lld, this program reads version %d", path,
-                    (long long)trailer->version, VL_SHARD_VERSION);
+    return VL_OK;
 }
 
 static VlStatus read_table(const VlReader *reader, const char *path, int64_t address, int64_t count, int64_t size,
@@ -170,6 +195,25 @@ int64_t vl_shard_frames(const VlShard *shard, int64_t sample) {
     return row->media < 0 ? 0 : shard->media[row->media].frames;
 }
 
+int64_t vl_shard_rows(const VlShard *shard, int64_t sample) {
+    const VlShardRow *row = vl_shard_row(shard, sample);
+    return row->media < 0 ? 0 : shard->media[row->media].rows;
+}
+
+bool vl_shard_has_frames(const VlShard *shard) {
+    for (int64_t i = 0; i < shard->header.media; i++) {
+        if (shard->media[i].frames > 0) return true;
+    }
+    return false;
+}
+
+bool vl_shard_has_sound(const VlShard *shard) {
+    for (int64_t i = 0; i < shard->header.media; i++) {
+        if (shard->media[i].rows > 0) return true;
+    }
+    return false;
+}
+
 int64_t vl_shard_stored(const VlShard *shard) {
     int64_t stored = 0;
     for (int64_t i = 0; i < vl_shard_chunks(&shard->header); i++) stored += shard->chunks[i].stored;
@@ -224,20 +268,16 @@ static VlStatus read_range(const VlShard *shard, const VlReader *reader, VlShard
     return VL_OK;
 }
 
-static VlStatus read_record(const VlShard *shard, const VlReader *reader, VlShardScratch *scratch, int64_t offset,
-                            int64_t length, uint32_t crc, const char *what, uint8_t **out) {
-    uint8_t *data;
-    VL_TRY(vl_allocate(&data, length + 1, 1));
-    VlStatus status = read_range(shard, reader, scratch, offset, length, data);
-    if (!status && vl_crc32c(0, data, length) != crc) {
-        status = vl_error(VL_FORMAT, "the checksum of its %s is wrong; the file is damaged, pack it again", what);
-    }
-    if (status) {
-        vl_free(data);
-        return status;
-    }
-    *out = data;
-    return VL_OK;
+static VlStatus wrong_checksum(const char *what) {
+    return vl_error(VL_FORMAT, "the checksum of its %s is wrong; the file is damaged, pack it again", what);
+}
+
+static VlStatus read_text(const VlShard *shard, const VlShardRow *row, const VlReader *reader, VlShardScratch *scratch,
+                          VlShardRecord *record) {
+    VL_TRY(vl_allocate(&record->text, row->length + 1, 1));
+    VL_TRY(read_range(shard, reader, scratch, row->offset, row->length, (uint8_t *)record->text));
+    record->length = row->length;
+    return vl_crc32c(0, record->text, row->length) == row->crc32c ? VL_OK : wrong_checksum("text");
 }
 
 // From differences to pixels.
@@ -250,64 +290,104 @@ static void restore_frames(uint8_t *pixels, int64_t length) {
     }
 }
 
-static VlStatus read_sample(const VlShard *shard, const VlShardRow *row, const VlReader *reader,
-                            VlShardScratch *scratch, uint8_t **text, uint8_t **pixels) {
-    if (!scratch->context) scratch->context = ZSTD_createDCtx();
-    if (!scratch->context) return vl_error(VL_OUT_OF_MEMORY, "out of memory for zstd's context");
-    VL_TRY(read_record(shard, reader, scratch, row->offset, row->length, row->crc32c, "text", text));
-    if (pixels && row->media >= 0) {
-        const VlShardMedia *media = &shard->media[row->media];
-        VlStatus status =
-            read_record(shard, reader, scratch, media->offset, media->length, media->crc32c, "frames", pixels);
-        if (status) {
-            vl_free(*text);
-            return status;
-        }
-        restore_frames(*pixels, media->frames * vl_shard_frame_bytes(&shard->header));
+// From byte planes to values.
+static void restore_bank(const uint8_t *planes, int64_t count, float *fbank) {
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits = (uint32_t)planes[i] | (uint32_t)planes[count + i] << 8 | (uint32_t)planes[2 * count + i] << 16 |
+                        (uint32_t)planes[3 * count + i] << 24;
+        memcpy(fbank + i, &bits, sizeof bits);
     }
-    return VL_OK;
 }
 
-VlStatus vl_shard_read(const VlShard *shard, int64_t sample, VlShardScratch *scratch, char **text, int64_t *length,
-                       uint8_t **pixels) {
-    const VlShardRow *row = vl_shard_row(shard, sample);
-    uint8_t *bytes = NULL, *frames = NULL;
-    VlReader reader;
-    VL_TRY(vl_reader_open(&reader, shard->path));
-    VlStatus status = read_sample(shard, row, &reader, scratch, &bytes, pixels ? &frames : NULL);
-    vl_reader_close(&reader);
-    if (status) {
-        return vl_error_context(status, "shard %s, sample %lld (annotation %lld)", shard->path, (long long)sample,
-                                (long long)row->number);
-    }
-    *text = (char *)bytes;
-    *length = row->length;
-    if (pixels) *pixels = frames;
-    return VL_OK;
+// A media record's two halves as they are stored, in memory of their own: `visual` is the frames and behind them their
+// times, `planes` the filter bank. NULL for one that is empty.
+typedef struct Halves {
+    uint8_t *visual, *planes;
+} Halves;
+
+static VlStatus read_halves(const VlShard *shard, const VlShardMedia *media, const VlReader *reader,
+                            VlShardScratch *scratch, Halves *halves) {
+    int64_t visual = vl_shard_visual_bytes(&shard->header, media->frames), sound = vl_shard_sound_bytes(media->rows);
+    if (visual) VL_TRY(vl_allocate(&halves->visual, visual, 1));
+    if (sound) VL_TRY(vl_allocate(&halves->planes, sound, 1));
+    VL_TRY(read_range(shard, reader, scratch, media->offset, visual, halves->visual));
+    VL_TRY(read_range(shard, reader, scratch, media->offset + visual, sound, halves->planes));
+    uint32_t crc = vl_crc32c(vl_crc32c(0, halves->visual, visual), halves->planes, sound);
+    return crc == media->crc32c ? VL_OK : wrong_checksum("medium");
 }
 
-static VlStatus take_times(const VlShard *shard, const VlShardMedia *media, const VlReader *reader,
-                           VlShardScratch *scratch, VlFrameTime **times) {
-    uint8_t *record = NULL;
-    if (!scratch->context) scratch->context = ZSTD_createDCtx();
-    if (!scratch->context) return vl_error(VL_OUT_OF_MEMORY, "out of memory for zstd's context");
-    VL_TRY(read_record(shard, reader, scratch, media->offset, media->length, media->crc32c, "frames", &record));
-    VlStatus status = VL_NEW(times, media->frames);
-    int64_t pixels = media->frames * vl_shard_frame_bytes(&shard->header);
-    if (!status) memcpy(*times, record + pixels, (size_t)(media->length - pixels));
-    vl_free(record);
+static VlStatus read_medium(const VlShard *shard, const VlShardMedia *media, const VlReader *reader,
+                            VlShardScratch *scratch, VlShardRecord *record) {
+    Halves halves = {0};
+    int64_t values = media->rows * VL_FBANK_BINS;
+    VlStatus status = read_halves(shard, media, reader, scratch, &halves);
+    if (!status && values) status = VL_NEW(&record->fbank, values);
+    if (!status) {
+        if (values) restore_bank(halves.planes, values, record->fbank);
+        restore_frames(halves.visual, media->frames * vl_shard_frame_bytes(&shard->header));
+        record->pixels = halves.visual;
+        halves.visual = NULL;
+    }
+    vl_free(halves.visual);
+    vl_free(halves.planes);
     return status;
+}
+
+static VlStatus read_times(const VlShard *shard, const VlShardMedia *media, const VlReader *reader,
+                           VlShardScratch *scratch, VlFrameTime **times) {
+    Halves halves = {0};
+    VlStatus status = read_halves(shard, media, reader, scratch, &halves);
+    if (!status) status = VL_NEW(times, media->frames);
+    if (!status) {
+        memcpy(*times, halves.visual + media->frames * vl_shard_frame_bytes(&shard->header),
+               (size_t)media->frames * sizeof **times);
+    }
+    vl_free(halves.visual);
+    vl_free(halves.planes);
+    return status;
+}
+
+static VlStatus begin_reading(const VlShard *shard, VlShardScratch *scratch, VlReader *reader) {
+    if (!scratch->context) scratch->context = ZSTD_createDCtx();
+    if (!scratch->context) return vl_error(VL_OUT_OF_MEMORY, "out of memory for zstd's context");
+    return vl_reader_open(reader, shard->path);
+}
+
+// Ends a reading: an error names the sample.
+static VlStatus end_reading(const VlShard *shard, int64_t sample, VlReader *reader, VlStatus status) {
+    vl_reader_close(reader);
+    if (!status) return VL_OK;
+    return vl_error_context(status, "shard %s, sample %lld (annotation %lld)", shard->path, (long long)sample,
+                            (long long)vl_shard_row(shard, sample)->number);
+}
+
+void vl_shard_record_free(VlShardRecord *record) {
+    vl_free(record->text);
+    vl_free(record->pixels);
+    vl_free(record->fbank);
+    *record = (VlShardRecord){0};
+}
+
+VlStatus vl_shard_read(const VlShard *shard, int64_t sample, VlShardScratch *scratch, bool media,
+                       VlShardRecord *record) {
+    const VlShardRow *row = vl_shard_row(shard, sample);
+    VlReader reader;
+    *record = (VlShardRecord){0};
+    VL_TRY(begin_reading(shard, scratch, &reader));
+    VlStatus status = read_text(shard, row, &reader, scratch, record);
+    if (!status && media && row->media >= 0) {
+        status = read_medium(shard, &shard->media[row->media], &reader, scratch, record);
+    }
+    if (status) vl_shard_record_free(record);
+    return end_reading(shard, sample, &reader, status);
 }
 
 VlStatus vl_shard_read_times(const VlShard *shard, int64_t sample, VlShardScratch *scratch, VlFrameTime **times) {
     const VlShardRow *row = vl_shard_row(shard, sample);
     VlReader reader;
     *times = NULL;
-    if (row->media < 0) return VL_OK;
-    VL_TRY(vl_reader_open(&reader, shard->path));
-    VlStatus status = take_times(shard, &shard->media[row->media], &reader, scratch, times);
-    vl_reader_close(&reader);
-    if (!status) return VL_OK;
-    return vl_error_context(status, "shard %s, sample %lld (annotation %lld)", shard->path, (long long)sample,
-                            (long long)row->number);
+    if (vl_shard_frames(shard, sample) == 0) return VL_OK;
+    VL_TRY(begin_reading(shard, scratch, &reader));
+    VlStatus status = read_times(shard, &shard->media[row->media], &reader, scratch, times);
+    return end_reading(shard, sample, &reader, status);
 }

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -175,32 +176,66 @@ static VlStatus append(VlShardWriter *writer, const void *data, int64_t size) {
     return VL_OK;
 }
 
-static VlStatus append_frames(VlShardWriter *writer, const uint8_t *pixels, int64_t length, const VlFrameTime *times,
-                              int64_t frames, uint32_t *crc) {
-    int64_t times_bytes = frames * (int64_t)sizeof *times;
+static VlStatus append_frames(VlShardWriter *writer, const VlShardMedium *medium, uint32_t *crc) {
+    int64_t length = medium->frames * vl_shard_frame_bytes(&writer->header);
+    int64_t times_bytes = medium->frames * (int64_t)sizeof *medium->times;
+    const uint8_t *pixels = medium->pixels;
     uint8_t *differences;
     VL_TRY(VL_NEW(&differences, length));
     memcpy(differences, pixels, 3);
     for (int64_t i = 3; i < length; i++) differences[i] = (uint8_t)(pixels[i] - pixels[i - 3]);
-    *crc = vl_crc32c(0, differences, length);
-    *crc = vl_crc32c(*crc, times, times_bytes);
+    *crc = vl_crc32c(*crc, differences, length);
+    *crc = vl_crc32c(*crc, medium->times, times_bytes);
     VlStatus status = append(writer, differences, length);
     vl_free(differences);
-    return status ? status : append(writer, times, times_bytes);
+    return status ? status : append(writer, medium->times, times_bytes);
 }
 
-VlStatus vl_shard_writer_media(VlShardWriter *writer, int64_t frames, const uint8_t *pixels, const VlFrameTime *times,
-                               int32_t *row) {
-    VlShardHeader *header = &writer->header;
-    if (frames < 1 || frames > header->num_frames || header->height == 0) {
-        return vl_error(VL_INVALID, "shard %s: a medium of %lld frames; 1 to %lld are possible", writer->path,
-                        (long long)frames, (long long)header->num_frames);
+static VlStatus append_bank(VlShardWriter *writer, const VlShardMedium *medium, uint32_t *crc) {
+    int64_t length = vl_shard_sound_bytes(medium->rows), count = medium->rows * VL_FBANK_BINS;
+    uint8_t *planes;
+    VL_TRY(VL_NEW(&planes, length));
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, medium->fbank + i, sizeof bits);
+        for (int64_t b = 0; b < 4; b++) planes[b * count + i] = (uint8_t)(bits >> 8 * b);
     }
+    *crc = vl_crc32c(*crc, planes, length);
+    VlStatus status = append(writer, planes, length);
+    vl_free(planes);
+    return status;
+}
+
+static VlStatus check_medium(const VlShardWriter *writer, const VlShardMedium *medium) {
+    const VlShardHeader *header = &writer->header;
+    int64_t frames = header->height ? header->num_frames : 0, rows = header->sound[0] ? VL_SHARD_ROWS_LIMIT : 0;
+    if (medium->frames < 0 || medium->frames > frames || medium->rows < 0 || medium->rows > rows ||
+        medium->frames + medium->rows == 0) {
+        return vl_error(VL_INVALID,
+                        "shard %s: a medium of %lld frames and %lld rows; up to %lld and %lld are possible, and both "
+                        "cannot be 0",
+                        writer->path, (long long)medium->frames, (long long)medium->rows, (long long)frames,
+                        (long long)rows);
+    }
+    for (int64_t i = 0; i < medium->rows * VL_FBANK_BINS; i++) {
+        if (isfinite(medium->fbank[i])) continue;
+        return vl_error(VL_INVALID, "shard %s: row %lld of a filter bank holds a value that is not finite",
+                        writer->path, (long long)(i / VL_FBANK_BINS));
+    }
+    return VL_OK;
+}
+
+VlStatus vl_shard_writer_media(VlShardWriter *writer, const VlShardMedium *medium, int32_t *row) {
+    VlShardHeader *header = &writer->header;
+    VL_TRY(check_medium(writer, medium));
     VL_TRY(vl_reserve(&writer->media, &writer->media_capacity, header->media + 1, (int64_t)sizeof *writer->media));
     VlShardMedia *media = &writer->media[header->media];
-    *media = (VlShardMedia){
-        .offset = header->bytes, .length = vl_shard_media_bytes(header, frames), .frames = (int32_t)frames};
-    VL_TRY(append_frames(writer, pixels, frames * vl_shard_frame_bytes(header), times, frames, &media->crc32c));
+    *media = (VlShardMedia){.offset = header->bytes,
+                            .length = vl_shard_media_bytes(header, medium->frames, medium->rows),
+                            .frames = (int32_t)medium->frames,
+                            .rows = medium->rows};
+    if (medium->frames) VL_TRY(append_frames(writer, medium, &media->crc32c));
+    if (medium->rows) VL_TRY(append_bank(writer, medium, &media->crc32c));
     *row = (int32_t)header->media++;
     return VL_OK;
 }
@@ -300,6 +335,7 @@ static VlStatus write_attributes(VlShardWriter *writer) {
     VL_TRY(write_attribute(writer, "format", string_type(strlen(VL_SHARD_MAGIC)), VL_SHARD_MAGIC));
     VL_TRY(write_integer(writer, "format_version", VL_SHARD_VERSION));
     VL_TRY(write_attribute(writer, "preprocessing", string_type(VL_PREPROCESSING_MAX), header->preprocessing));
+    VL_TRY(write_attribute(writer, "sound", string_type(VL_SOUND_PREPROCESSING_MAX), header->sound));
     VL_TRY(write_integer(writer, "height", header->height));
     VL_TRY(write_integer(writer, "width", header->width));
     VL_TRY(write_integer(writer, "num_frames", header->num_frames));

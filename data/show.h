@@ -7,8 +7,8 @@
 #include "data/sample_read.h"
 
 // One sample as training sees it: its text with what is not labelled in [brackets] (with `colour` dimmed instead, for a
-// terminal), the medium as <video: 845 tokens>, then ids, labels and sizes. Errors as vl_sample_read; VL_INVALID for a
-// row that the shard does not have.
+// terminal), the medium as <video: 845 tokens>, then ids, labels, sizes, and what there is to say of its sound. Errors
+// as vl_sample_read; VL_INVALID for a row that the shard does not have.
 VlStatus vl_show_sample(const VlShard *shard, int64_t row, const VlSampleRules *rules, bool colour, FILE *out);
 
 // Counts, sizes and preprocessing of one shard, or of a folder that `vl2 pack` wrote.

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/memory.h"
+#include "base/random.h"
 
 #define PREFIX "model.audio_tower"
 
@@ -81,6 +82,13 @@ VlStatus vl_beats_plan(VlParams *params, VlBeats *beats, const VlAudioConfig *co
 void vl_beats_free(VlBeats *beats) {
     vl_free(beats->blocks);
     *beats = (VlBeats){0};
+}
+
+void vl_beats_drop_blocks(VlBeats *beats, double probability, uint64_t seed, int64_t step) {
+    VlRandom random = vl_random(seed, vl_hash_string("layer_drop") + (uint64_t)step);
+    for (int64_t i = 0; i < beats->config.layers; i++) {
+        beats->blocks[i].dropped = vl_random_uniform(&random) < probability;
+    }
 }
 
 // ---- Forward ---------------------------------------------------------------

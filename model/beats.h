@@ -6,12 +6,11 @@
 #ifndef VL_MODEL_BEATS_H
 #define VL_MODEL_BEATS_H
 
+#include "base/sound.h"
 #include "model/config.h"
 #include "model/linear.h"
 #include "model/norm.h"
 #include "model/params.h"
-
-enum { VL_FBANK_BINS = 128 };
 
 // What all blocks of a pass share.
 typedef struct VlBeatsPass {
@@ -28,6 +27,7 @@ typedef struct VlBeatsBlock {
     int64_t heads;
     float residual;  // deep norm's factor of the input
     float decay;     // of the gradient of the block's input
+    bool dropped;    // the block hands its input on as it is; its gradient is decayed all the same
     struct {
         VlTensor x;                 // [T,D] the block's input
         VlTensor q, k, v, o, lse;   // of the attention
@@ -58,6 +58,10 @@ int64_t vl_beats_tokens(const VlAudioConfig *config, int64_t rows);
 // Registers model.audio_tower.*; allocates `blocks`, freed by vl_beats_free.
 VlStatus vl_beats_plan(VlParams *params, VlBeats *beats, const VlAudioConfig *config);
 void vl_beats_free(VlBeats *beats);
+
+// Which blocks the passes from now on leave out (layer drop): each with `probability`, by a draw that is a pure
+// function of (seed, step, block), the same for all sounds of a step. 0: none.
+void vl_beats_drop_blocks(VlBeats *beats, double probability, uint64_t seed, int64_t step);
 
 // features[T,D] (pushed onto context->activations) of the sounds whose rows fbank[R,128] f32, normalised, holds one
 // behind the other: sound s has rows[s] of them. With `keep` the backward pass is possible: then fbank must stay, and

@@ -93,6 +93,7 @@ static VlStatus forward_mlp(VlContext *context, VlBeatsBlock *block, VlTensor x,
 }
 
 VlStatus vl_beats_block_forward(VlContext *context, VlBeatsBlock *block, VlTensor *x, const VlBeatsPass *pass) {
+    if (block->dropped) return VL_OK;
     VlArena *arena = pass->keep ? &context->activations : &context->scratch;
     int64_t mark = vl_arena_mark(&context->scratch), rows = x->dim[0], hidden = x->dim[1];
     VlTensor y = *x, middle, summed1, summed2;
@@ -135,7 +136,7 @@ static VlStatus backward_mlp(VlContext *context, VlBeatsBlock *block, VlTensor d
     return VL_OK;
 }
 
-// d of `middle` becomes d of the block's input, decayed.
+// d of `middle` becomes d of the block's input.
 static VlStatus backward_attention(VlContext *context, VlBeatsBlock *block, VlTensor d, const VlBeatsPass *pass) {
     VlArena *scratch = &context->scratch;
     VlTensor x = block->saved.x, dsummed, d_o, dq, dk, dv, dgate;
@@ -160,15 +161,17 @@ static VlStatus backward_attention(VlContext *context, VlBeatsBlock *block, VlTe
     VL_TRY(vl_linear_layer_backward(context, &block->query, d, dq, x, VL_ADD));
     VL_TRY(vl_linear_layer_backward(context, &block->key, d, dk, x, VL_ADD));
     VL_TRY(vl_linear_layer_backward(context, &block->value, d, dv, x, VL_ADD));
-    if (block->decay != 1) VL_TRY(vl_add_tensors(context, d, d, block->decay, VL_EMPTY));
     return VL_OK;
 }
 
 VlStatus vl_beats_block_backward(VlContext *context, VlBeatsBlock *block, VlTensor d, const VlBeatsPass *pass) {
     int64_t mark = vl_arena_mark(&context->scratch);
-    VL_TRY(backward_mlp(context, block, d));
-    vl_arena_release(&context->scratch, mark);
-    VL_TRY(backward_attention(context, block, d, pass));
-    vl_arena_release(&context->scratch, mark);
+    if (!block->dropped) {
+        VL_TRY(backward_mlp(context, block, d));
+        vl_arena_release(&context->scratch, mark);
+        VL_TRY(backward_attention(context, block, d, pass));
+        vl_arena_release(&context->scratch, mark);
+    }
+    if (block->decay != 1) VL_TRY(vl_add_tensors(context, d, d, block->decay, VL_EMPTY));
     return VL_OK;
 }

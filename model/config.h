@@ -68,6 +68,7 @@ typedef struct VlModelConfig {
     VlVisionConfig vision;
     VlConnectorConfig connector;
     bool has_audio;
+    char audio_file[VL_PATH_MAX];  // the tower's own file, "" when there is none; read where no other file holds it
     VlAudioConfig audio;
     VlDecoderConfig decoder;
     int64_t num_frames;

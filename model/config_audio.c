@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "model/audio_file.h"
 #include "model/config_vision.h"
 
 enum { MOST_EXTENT = 1 << 20, MOST_LAYERS = 4096 };
@@ -51,6 +52,7 @@ static const char *const read_keys[] = {
     "encoder_layerdrop",
     "finetuned_model",
     "predictor_class",
+    "hidden_size",
 };
 enum { READ_KEYS = sizeof read_keys / sizeof *read_keys };
 
@@ -118,9 +120,11 @@ static VlStatus load_tower(VlAudioConfig *audio, json_t *json, const char *path)
     return check_numbers(audio, path);
 }
 
-static VlStatus load_projector(VlModelConfig *config, const json_t *json, const char *path) {
+// `own` may be NULL. Its hidden_size is what the reference takes for hidden_size_a.
+static VlStatus load_projector(VlModelConfig *config, const json_t *json, const json_t *own, const char *path) {
     const char *type = "mlp2x_gelu";
     int64_t input = config->audio.hidden, output = config->decoder.hidden;
+    if (own) VL_TRY(vl_config_int(own, path, "hidden_size", false, 1, 1 << 24, &output));
     VL_TRY(vl_json_get_string(json, path, "mm_projector_a_type", false, &type));
     if (strcmp(type, "mlp2x_gelu") != 0) {
         return vl_error(VL_UNSUPPORTED, "%s: mm_projector_a_type is '%.60s'; this version knows mlp2x_gelu", path,
@@ -138,15 +142,22 @@ static VlStatus load_projector(VlModelConfig *config, const json_t *json, const 
     return VL_OK;
 }
 
+static VlStatus load_parts(VlModelConfig *config, const json_t *json, json_t *own, const char *path) {
+    if (own && !json_is_object(own)) return vl_error(VL_FORMAT, "%s: mm_audio_config is not an object", path);
+    if (own) VL_TRY(load_tower(&config->audio, own, path));
+    return load_projector(config, json, own, path);
+}
+
 VlStatus vl_config_audio_load(VlModelConfig *config, const json_t *json, const char *path) {
     const json_t *tower = json_object_get(json, "mm_audio_tower");
     config->has_audio = tower && !json_is_null(tower);
     if (!config->has_audio) return VL_OK;
-    json_t *own = json_object_get(json, "mm_audio_config");
+    json_t *own = json_object_get(json, "mm_audio_config"), *stored = NULL;
     config->audio = beats_defaults;
-    if (own && !json_is_null(own)) {
-        if (!json_is_object(own)) return vl_error(VL_FORMAT, "%s: mm_audio_config is not an object", path);
-        VL_TRY(load_tower(&config->audio, own, path));
-    }
-    return load_projector(config, json, path);
+    if (json_is_string(tower)) VL_TRY(vl_audio_file_find(config->audio_file, config->folder, json_string_value(tower)));
+    if (own && !json_is_null(own)) return load_parts(config, json, own, path);
+    if (config->audio_file[0]) VL_TRY(vl_audio_file_config(config->audio_file, &stored));
+    VlStatus status = load_parts(config, json, stored, stored ? config->audio_file : path);
+    json_decref(stored);
+    return status;
 }

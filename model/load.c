@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "model/audio_file.h"
 
 #define TOWER_PREFIX "model.vision_tower.vision_tower."
 enum { CHUNK = 1 << 20 };  // elements that are read at a time
@@ -13,7 +14,8 @@ typedef struct Loader {
     VlParams *params;
     const VlModelConfig *config;
     uint64_t seed;
-    VlWeights main, tower;                                    // without entries where there is no file
+    VlWeights main, tower, audio;                             // without entries where there is no file
+    const char *audio_prefix;                                 // of the audio tower's names in its own file
     bool *found;                                              // [params->count] a file has it
     int64_t missing[VL_GROUP_COUNT], stored[VL_GROUP_COUNT];  // of the parameters that are not optional
     VlLoadReport report;
@@ -36,6 +38,12 @@ bool vl_model_load_skips(const char *name) {
 static const VlWeightsEntry *find_entry(const Loader *loader, const VlParam *param, const VlWeights **set) {
     const VlWeightsEntry *entry = vl_weights_find(&loader->main, param->name);
     *set = &loader->main;
+    if (!entry && loader->audio.count > 0 && param->group == VL_GROUP_AUDIO_TOWER) {
+        char name[512];
+        snprintf(name, sizeof name, "%s%.400s", loader->audio_prefix, param->name + strlen(VL_AUDIO_TOWER_PREFIX));
+        *set = &loader->audio;
+        return vl_weights_find(&loader->audio, name);
+    }
     if (entry || strncmp(param->name, TOWER_PREFIX, strlen(TOWER_PREFIX)) != 0) return entry;
     *set = &loader->tower;
     return vl_weights_find(&loader->tower, param->name + strlen(TOWER_PREFIX));
@@ -51,8 +59,36 @@ static bool tower_is_in_main(const Loader *loader) {
     return true;
 }
 
-// Every tensor of the files must be a parameter. A tower's folder may hold a whole CLIP: only `vision_model.` counts
-// there.
+// Any tensor of it: a tower is never made of two files.
+static bool main_has_audio_tower(const Loader *loader) {
+    for (int64_t i = 0; i < loader->main.count; i++) {
+        const char *name = loader->main.entries[i].name;
+        if (strncmp(name, VL_AUDIO_TOWER_PREFIX, strlen(VL_AUDIO_TOWER_PREFIX)) == 0) return true;
+    }
+    return false;
+}
+
+// Tensors of a part's own file, whose names begin with `prefix` there and with `full` in the model, must be parameters;
+// other tensors may stand in the file.
+static VlStatus check_left_over_in(Loader *loader, const VlWeights *weights, const char *prefix, const char *full,
+                                   const char *where) {
+    for (int64_t i = 0; i < weights->count; i++) {
+        char name[512];
+        if (strncmp(weights->entries[i].name, prefix, strlen(prefix)) != 0) continue;
+        snprintf(name, sizeof name, "%s%.400s", full, weights->entries[i].name + strlen(prefix));
+        if (vl_params_find(loader->params, name)) continue;
+        if (!vl_model_load_skips(name)) {
+            return vl_error(VL_FORMAT,
+                            "%s: tensor %.200s belongs to no part of the tower that its configuration describes", where,
+                            weights->entries[i].name);
+        }
+        loader->report.skipped++;
+    }
+    return VL_OK;
+}
+
+// Every tensor of the model's files must be a parameter. A vision tower's folder may hold a whole CLIP: only
+// `vision_model.` counts there.
 static VlStatus check_left_over(Loader *loader) {
     for (int64_t i = 0; i < loader->main.count; i++) {
         const char *name = loader->main.entries[i].name;
@@ -63,19 +99,10 @@ static VlStatus check_left_over(Loader *loader) {
         }
         loader->report.skipped++;
     }
-    for (int64_t i = 0; i < loader->tower.count; i++) {
-        char name[512];
-        if (strncmp(loader->tower.entries[i].name, "vision_model.", 13) != 0) continue;
-        snprintf(name, sizeof name, TOWER_PREFIX "%.400s", loader->tower.entries[i].name);
-        if (vl_params_find(loader->params, name)) continue;
-        if (!vl_model_load_skips(name)) {
-            return vl_error(VL_FORMAT,
-                            "%s: tensor %.200s belongs to no part of the tower that its config.json describes",
-                            loader->config->vision_folder, loader->tower.entries[i].name);
-        }
-        loader->report.skipped++;
-    }
-    return VL_OK;
+    VL_TRY(check_left_over_in(loader, &loader->tower, "vision_model.", TOWER_PREFIX "vision_model.",
+                              loader->config->vision_folder));
+    return check_left_over_in(loader, &loader->audio, loader->audio.count > 0 ? loader->audio_prefix : "",
+                              VL_AUDIO_TOWER_PREFIX, loader->config->audio_file);
 }
 
 static VlStatus check_tensor(const VlParam *param, const VlWeightsEntry *entry) {
@@ -102,7 +129,9 @@ static VlStatus take_stock(Loader *loader) {
         loader->found[i] = entry != NULL;
         if (entry) {
             VL_TRY_CONTEXT(check_tensor(param, entry), "%s",
-                           set == &loader->main ? loader->config->folder : loader->config->vision_folder);
+                           set == &loader->main    ? loader->config->folder
+                           : set == &loader->audio ? loader->config->audio_file
+                                                   : loader->config->vision_folder);
         }
         if (param->optional) continue;
         loader->stored[param->group] += entry != NULL;
@@ -120,7 +149,7 @@ static const VlParam *first_missing(const Loader *loader, VlGroup group) {
 }
 
 static VlStatus check_complete(const Loader *loader) {
-    bool any = loader->main.count > 0 || loader->tower.count > 0;
+    bool any = loader->main.count > 0 || loader->tower.count > 0 || loader->audio.count > 0;
     for (int group = 0; group < VL_GROUP_COUNT; group++) {
         const VlParam *param = first_missing(loader, (VlGroup)group);
         if (!param) continue;
@@ -134,6 +163,13 @@ static VlStatus check_complete(const Loader *loader) {
                             "%s: the vision tower's weights (%s, ...) are missing%s%s; put them into that folder",
                             loader->config->folder, param->name, *loader->config->vision_folder ? ", in " : "",
                             loader->config->vision_folder);
+        }
+        if (group == VL_GROUP_AUDIO_TOWER && any) {
+            return vl_error(
+                VL_FORMAT,
+                "%s: the audio tower's weights (%s, ...) are missing: neither the model's files nor the file "
+                "that mm_audio_tower names holds them; vl2 convert --from DIR --audio FILE puts them in",
+                loader->config->folder, param->name);
         }
         if (group == VL_GROUP_LLM && loader->main.count > 0) {
             return vl_error(VL_FORMAT, "%s: the language model's weights (%s, ...) are missing", loader->config->folder,
@@ -180,6 +216,10 @@ static VlStatus fill_from_sets(Loader *loader, bool strict) {
     VL_TRY(check_left_over(loader));
     VL_TRY(take_stock(loader));
     if (strict) VL_TRY(check_complete(loader));
+    for (int group = 0; group < VL_GROUP_COUNT; group++) {
+        loader->report.stored[group] = loader->stored[group];
+        loader->report.missing[group] = first_missing(loader, (VlGroup)group);
+    }
     return fill(loader);
 }
 
@@ -187,6 +227,10 @@ static VlStatus load_folder(Loader *loader, bool strict) {
     VL_TRY(open_weights(&loader->main, loader->config->folder));
     if (*loader->config->vision_folder && !tower_is_in_main(loader)) {
         VL_TRY(open_weights(&loader->tower, loader->config->vision_folder));
+    }
+    if (*loader->config->audio_file && !main_has_audio_tower(loader)) {
+        VL_TRY(vl_weights_open(&loader->audio, loader->config->audio_file));
+        VL_TRY(vl_audio_file_prefix(&loader->audio, loader->config->audio_file, &loader->audio_prefix));
     }
     return fill_from_sets(loader, strict);
 }
@@ -197,6 +241,7 @@ VlStatus vl_model_load(VlContext *context, VlParams *params, const VlModelConfig
     VlStatus status = load_folder(&loader, strict);
     vl_weights_close(&loader.main);
     vl_weights_close(&loader.tower);
+    vl_weights_close(&loader.audio);
     vl_free(loader.found);
     if (status != VL_OK) return vl_error_frame(status, __func__, __FILE__, __LINE__);
     if (report) *report = loader.report;

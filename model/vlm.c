@@ -25,6 +25,8 @@ struct VlVlm {
     int64_t activations, scratch;  // marks where the last forward pass began
     int64_t *labelled;             // host: positions with a target, then their targets
     int64_t labelled_capacity;
+    VlPartFlops flops;
+    VlFlops charged;  // the context's count when the last part was charged
     VlContext *plan;  // of vl_vlm_prepare, made by its first call: a planning context,
     VlVlm *planned;   // and the same model upon it
 };
@@ -73,9 +75,25 @@ void vl_vlm_free(VlVlm *model) {
     vl_free(model);
 }
 
+void vl_vlm_drop_layers(VlVlm *model, double probability, uint64_t seed, int64_t step) {
+    if (model->config.has_audio) vl_beats_drop_blocks(&model->beats, probability, seed, step);
+}
+
 VlContext *vl_vlm_context(VlVlm *model) { return model->context; }
 VlParams *vl_vlm_params(VlVlm *model) { return &model->params; }
 const VlModelConfig *vl_vlm_config(const VlVlm *model) { return &model->config; }
+const VlPartFlops *vl_vlm_flops(const VlVlm *model) { return &model->flops; }
+
+// What was counted since the last call was the part's.
+static void charge(VlVlm *model, VlGroup group) {
+    const VlFlops *now = &model->context->flops;
+    for (int product = 0; product < VL_PRODUCTS; product++) {
+        for (int pass = 0; pass < VL_PASSES; pass++) {
+            model->flops.of[group][pass] += now->of[product][pass] - model->charged.of[product][pass];
+        }
+    }
+    model->charged = *now;
+}
 
 static bool trains(const VlVlm *model, VlGroup group) { return model->trainable & VL_GROUP_BIT(group); }
 
@@ -106,9 +124,11 @@ static VlStatus see(VlVlm *model, const VlBatch *batch, Wanted wanted, VlVlmForw
     VL_TRY_CONTEXT(vl_vit_forward(context, &model->vit, pixels, wanted.vision_tower, &forward->vision_features),
                    "vision tower");
     vl_arena_release(&context->scratch, mark);
+    charge(model, VL_GROUP_VISION_TOWER);
     VL_TRY_CONTEXT(vl_connector_forward(context, &model->connector, forward->vision_features, batch->visuals,
                                         batch->visual, wanted.visual, &forward->visual_tokens),
                    "connector");
+    charge(model, VL_GROUP_CONNECTOR);
     return VL_OK;
 }
 
@@ -124,9 +144,11 @@ static VlStatus hear(VlVlm *model, const VlBatch *batch, Wanted wanted, VlVlmFor
                                     &forward->audio_features),
                    "audio tower");
     vl_arena_release(&context->scratch, mark);
+    charge(model, VL_GROUP_AUDIO_TOWER);
     VL_TRY_CONTEXT(vl_audio_projector_forward(context, &model->audio_projector, forward->audio_features, wanted.sound,
                                               &forward->audio_tokens),
                    "audio projector");
+    charge(model, VL_GROUP_AUDIO_PROJECTOR);
     return VL_OK;
 }
 
@@ -154,12 +176,15 @@ static VlStatus run_forward(VlVlm *model, const VlBatch *batch, VlKvCache *cache
     VL_TRY_CONTEXT(
         vl_decoder_forward(model->context, &model->decoder, batch, media, cache, wanted.any, &forward->hidden),
         "language model");
+    charge(model, VL_GROUP_LLM);
     return VL_OK;
 }
 
 static VlStatus forward_pass(VlVlm *model, const VlBatch *batch, VlKvCache *cache, bool keep, VlVlmForward *forward) {
     model->activations = vl_arena_mark(&model->context->activations);
     model->scratch = vl_arena_mark(&model->context->scratch);
+    model->flops = (VlPartFlops){0};
+    model->charged = model->context->flops;
     *forward = (VlVlmForward){0};
     if (batch->tokens == 0) return VL_OK;
     VlStatus status = run_forward(model, batch, cache, keep, forward);
@@ -239,11 +264,13 @@ static VlStatus hear_backward(VlVlm *model, const VlBatch *batch, VlVlmForward *
         VL_TRY_CONTEXT(vl_audio_projector_backward(context, &model->audio_projector, dfeatures, dtokens),
                        "audio projector, backward");
     }
+    charge(model, VL_GROUP_AUDIO_PROJECTOR);
     VL_TRY(vl_gradient_announce(hook, model->projector_row, llm_row - model->projector_row));
     if (wanted.audio_tower) {
         VL_TRY_CONTEXT(vl_beats_backward(context, &model->beats, batch->sounds, batch->sound_rows, dfeatures),
                        "audio tower, backward");
     }
+    charge(model, VL_GROUP_AUDIO_TOWER);
     VL_TRY(vl_gradient_announce(hook, model->audio_row, model->projector_row - model->audio_row));
     return VL_OK;
 }
@@ -257,8 +284,10 @@ static VlStatus see_backward(VlVlm *model, VlVlmForward *forward, Wanted wanted,
     if (wanted.visual) {
         VL_TRY_CONTEXT(vl_connector_backward(context, &model->connector, dfeatures, dtokens), "connector, backward");
     }
+    charge(model, VL_GROUP_CONNECTOR);
     VL_TRY(vl_gradient_announce(hook, model->connector_row, model->audio_row - model->connector_row));
     if (wanted.vision_tower) VL_TRY_CONTEXT(vl_vit_backward(context, &model->vit, dfeatures), "vision tower, backward");
+    charge(model, VL_GROUP_VISION_TOWER);
     VL_TRY(vl_gradient_announce(hook, 0, model->connector_row));
     return VL_OK;
 }
@@ -274,18 +303,22 @@ static VlStatus run_backward(VlVlm *model, const VlBatch *batch, VlVlmForward *f
         dsound = vl_rows(dmedia, visual, sound);
     }
     VL_TRY_CONTEXT(vl_decoder_backward(context, &model->decoder, dhidden, dmedia, hook), "language model");
+    charge(model, VL_GROUP_LLM);
     VL_TRY(hear_backward(model, batch, forward, wanted, dsound, hook));
     return see_backward(model, forward, wanted, dvisual, hook);
 }
 
 VlStatus vl_vlm_loss(VlVlm *model, const VlBatch *batch, VlVlmForward *forward, bool backward, float scale,
                      const VlGradientHook *hook, float *losses) {
-    VlArena *scratch = &model->context->scratch;
+    VlContext *context = model->context;
+    VlArena *scratch = &context->scratch;
     Wanted wanted = gradients_wanted(model, batch, backward);
     VlTensor hidden = forward->hidden, dhidden = VL_EMPTY;
     int64_t mark = vl_arena_mark(scratch);
     if (wanted.any) VL_TRY(vl_arena_push(scratch, &dhidden, hidden.dtype, hidden.dim[0], hidden.dim[1]));
+    model->charged = context->flops;
     if (batch->labels > 0) VL_TRY(head(model, batch, hidden, dhidden, backward, scale, losses));
+    charge(model, VL_GROUP_LLM);
     if (backward) VL_TRY(run_backward(model, batch, forward, wanted, dhidden, hook));
     vl_arena_release(scratch, mark);
     return VL_OK;
@@ -308,7 +341,7 @@ VlStatus vl_vlm_logits(VlVlm *model, const VlVlmForward *forward, int64_t first,
 VlStatus vl_vlm_plan(VlVlm *model, const VlBatch *batch, bool backward) {
     VL_ASSERT(model->context->planning);
     VlVlmForward forward;
-    model->context->flops = 0;
+    model->context->flops = (VlFlops){0};
     VL_TRY(vl_vlm_forward(model, batch, backward, &forward));
     VlStatus status = vl_vlm_loss(model, batch, &forward, backward, 1, NULL, NULL);
     if (status == VL_OK && !backward) {

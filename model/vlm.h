@@ -13,9 +13,18 @@ typedef struct VlVlm VlVlm;
 // for tensors yet. `config` is copied. Errors: VL_INVALID / VL_UNSUPPORTED naming the key that cannot be honoured.
 VlStatus vl_vlm_create(VlVlm **model, VlContext *context, const VlModelConfig *config, VlGroups trainable);
 void vl_vlm_free(VlVlm *model);
+// Which layers of the audio tower the passes from now on leave out (vl_beats_drop_blocks). Plans count all of them.
+void vl_vlm_drop_layers(VlVlm *model, double probability, uint64_t seed, int64_t step);
 VlContext *vl_vlm_context(VlVlm *model);
 VlParams *vl_vlm_params(VlVlm *model);
 const VlModelConfig *vl_vlm_config(const VlVlm *model);
+
+// FLOPs of the last forward pass and of what followed upon it, by the part of the model and by what for; the head is
+// the language model's.
+typedef struct VlPartFlops {
+    int64_t of[VL_GROUP_COUNT][VL_PASSES];
+} VlPartFlops;
+const VlPartFlops *vl_vlm_flops(const VlVlm *model);
 
 // Runs the shapes of `batch` through forward (and backward) on a planning context and leaves the peaks of all calls so
 // far in context->activations.peak and context->scratch.peak, the FLOPs of this call in context->flops. `batch` needs

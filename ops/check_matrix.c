@@ -20,7 +20,7 @@ VlStatus vl_check_linear_forward(VlContext *context, VlTensor y, VlTensor x, VlT
     if (!vl_is_empty(b)) VL_TRY(vl_check_tensor(context, "b", b, x.dtype, out));
     VL_TRY(vl_check_apart("y", y, "x", x));
     VL_TRY(vl_check_apart("y", y, "w", w));
-    context->flops += 2 * rows * in * out;
+    context->flops.of[VL_PRODUCT_LINEAR][VL_PASS_FORWARD] += 2 * rows * in * out;
     return VL_OK;
 }
 
@@ -29,22 +29,21 @@ VlStatus vl_check_linear_backward(VlContext *context, VlTensor dx, VlTensor dw, 
     (void)mode;
     VL_TRY(vl_check_floating(context, "dy", dy, 2));
     VL_TRY(check_weight(context, w, "dy", dy));
-    int64_t rows = dy.dim[0], in = w.dim[1], out = w.dim[0], products = 0;
+    int64_t rows = dy.dim[0], in = w.dim[1], out = w.dim[0], *flops = context->flops.of[VL_PRODUCT_LINEAR];
     VL_TRY(vl_check_tensor(context, "dy", dy, dy.dtype, rows, out));
     if (!vl_is_empty(dx)) {
         VL_TRY(vl_check_tensor(context, "dx", dx, dy.dtype, rows, in));
         VL_TRY(vl_check_apart("dx", dx, "dy", dy));
         VL_TRY(vl_check_apart("dx", dx, "w", w));
-        products++;
     }
     if (!vl_is_empty(dw)) {
         VL_TRY(vl_check_tensor(context, "x", x, dy.dtype, rows, in));
         VL_TRY(vl_check_tensor(context, "dw", dw, VL_F32, out, in));
         VL_TRY(vl_check_apart("dx", dx, "x", x));
-        products++;
     }
     if (!vl_is_empty(db)) VL_TRY(vl_check_tensor(context, "db", db, VL_F32, out));
-    context->flops += products * 2 * rows * in * out;
+    if (!vl_is_empty(dx)) flops[VL_PASS_INPUTS] += 2 * rows * in * out;
+    if (!vl_is_empty(dw)) flops[VL_PASS_WEIGHTS] += 2 * rows * in * out;
     return VL_OK;
 }
 
@@ -55,9 +54,9 @@ static int64_t count_pairs(int64_t queries, int64_t keys, bool causal) {
     return queries * (keys - queries) + queries * (queries + 1) / 2;
 }
 
-// Adds `products` products per pair to the FLOPs. Planning: the rows are spread evenly over the sequences.
+// *flops += `products` products per pair. Planning: the rows are spread evenly over the sequences.
 static VlStatus check_sequences(VlContext *context, VlTensor q, VlTensor k, VlTensor cu_q, VlTensor cu_k, bool causal,
-                                int64_t products) {
+                                int64_t products, int64_t *flops) {
     int64_t sequences = cu_q.dim[0] - 1, pairs = 0;
     if (context->planning) {
         for (int64_t s = 0; s < sequences; s++) {
@@ -74,7 +73,7 @@ static VlStatus check_sequences(VlContext *context, VlTensor q, VlTensor k, VlTe
         vl_device_close(context);
         VL_TRY(status);
     }
-    context->flops += products * 2 * pairs * q.dim[1];
+    *flops += products * 2 * pairs * q.dim[1];
     return VL_OK;
 }
 
@@ -95,15 +94,16 @@ static VlStatus check_attention(const VlContext *context, VlTensor q, VlTensor k
     return VL_OK;
 }
 
-VlStatus vl_check_attention_forward(VlContext *context, VlTensor o, VlTensor lse, VlTensor q, VlTensor k, VlTensor v,
-                                    VlTensor cu_q, VlTensor cu_k, int64_t heads, int64_t kv_heads, bool causal) {
+static VlStatus check_forward(VlContext *context, VlTensor o, VlTensor lse, VlTensor q, VlTensor k, VlTensor v,
+                              VlTensor cu_q, VlTensor cu_k, int64_t heads, int64_t kv_heads, bool causal,
+                              int64_t flops[VL_PASSES]) {
     VL_TRY(check_attention(context, q, k, v, cu_q, cu_k, heads, kv_heads));
     VL_TRY(vl_check_like(context, "o", o, "q", q));
     if (!vl_is_empty(lse)) VL_TRY(vl_check_tensor(context, "lse", lse, VL_F32, heads, q.dim[0]));
     VL_TRY(vl_check_apart("o", o, "q", q));
     VL_TRY(vl_check_apart("o", o, "k", k));
     VL_TRY(vl_check_apart("o", o, "v", v));
-    VL_TRY(check_sequences(context, q, k, cu_q, cu_k, causal, 2));
+    VL_TRY(check_sequences(context, q, k, cu_q, cu_k, causal, 2, &flops[VL_PASS_FORWARD]));
     int64_t mark = vl_arena_mark(&context->scratch);
     VlTensor scratch;
     VL_TRY(vl_scratch_attention_forward(context, &scratch, vl_attention_tiles(q, k, heads, kv_heads)));
@@ -111,9 +111,9 @@ VlStatus vl_check_attention_forward(VlContext *context, VlTensor o, VlTensor lse
     return VL_OK;
 }
 
-VlStatus vl_check_attention_backward(VlContext *context, VlTensor dq, VlTensor dk, VlTensor dv, VlTensor d_o,
-                                     VlTensor q, VlTensor k, VlTensor v, VlTensor o, VlTensor lse, VlTensor cu_q,
-                                     VlTensor cu_k, int64_t heads, int64_t kv_heads, bool causal) {
+static VlStatus check_backward(VlContext *context, VlTensor dq, VlTensor dk, VlTensor dv, VlTensor d_o, VlTensor q,
+                               VlTensor k, VlTensor v, VlTensor o, VlTensor lse, VlTensor cu_q, VlTensor cu_k,
+                               int64_t heads, int64_t kv_heads, bool causal, int64_t flops[VL_PASSES]) {
     VL_TRY(check_attention(context, q, k, v, cu_q, cu_k, heads, kv_heads));
     VL_TRY(vl_check_like(context, "d_o", d_o, "q", q));
     VL_TRY(vl_check_like(context, "o", o, "q", q));
@@ -126,12 +126,25 @@ VlStatus vl_check_attention_backward(VlContext *context, VlTensor dq, VlTensor d
     for (int i = 0; i < 3; i++) {
         for (int j = 0; j < 5; j++) VL_TRY(vl_check_apart(output_names[i], outputs[i], input_names[j], inputs[j]));
     }
-    VL_TRY(check_sequences(context, q, k, cu_q, cu_k, causal, 4));
+    VL_TRY(check_sequences(context, q, k, cu_q, cu_k, causal, 4, &flops[VL_PASS_INPUTS]));
     int64_t mark = vl_arena_mark(&context->scratch);
     VlTensor scratch;
     VL_TRY(vl_scratch_attention_backward(context, &scratch, vl_attention_tiles(q, k, heads, kv_heads)));
     vl_arena_release(&context->scratch, mark);
     return VL_OK;
+}
+
+VlStatus vl_check_attention_forward(VlContext *context, VlTensor o, VlTensor lse, VlTensor q, VlTensor k, VlTensor v,
+                                    VlTensor cu_q, VlTensor cu_k, int64_t heads, int64_t kv_heads, bool causal) {
+    return check_forward(context, o, lse, q, k, v, cu_q, cu_k, heads, kv_heads, causal,
+                         context->flops.of[VL_PRODUCT_ATTENTION]);
+}
+
+VlStatus vl_check_attention_backward(VlContext *context, VlTensor dq, VlTensor dk, VlTensor dv, VlTensor d_o,
+                                     VlTensor q, VlTensor k, VlTensor v, VlTensor o, VlTensor lse, VlTensor cu_q,
+                                     VlTensor cu_k, int64_t heads, int64_t kv_heads, bool causal) {
+    return check_backward(context, dq, dk, dv, d_o, q, k, v, o, lse, cu_q, cu_k, heads, kv_heads, causal,
+                          context->flops.of[VL_PRODUCT_ATTENTION]);
 }
 
 // q[T,H*D] with its bias; planning: the longest sequence is not known.
@@ -167,7 +180,8 @@ VlStatus vl_check_biased_attention_forward(VlContext *context, VlTensor o, VlTen
                                            VlTensor v, VlTensor bias, VlTensor gate, VlTensor cu_seqlens,
                                            int64_t heads) {
     VL_TRY(check_biased(context, q, k, v, bias, gate, cu_seqlens, heads));
-    VL_TRY(vl_check_attention_forward(context, o, lse, q, k, v, cu_seqlens, cu_seqlens, heads, heads, false));
+    VL_TRY(check_forward(context, o, lse, q, k, v, cu_seqlens, cu_seqlens, heads, heads, false,
+                         context->flops.of[VL_PRODUCT_BIASED_ATTENTION]));
     return check_longest(context, bias, cu_seqlens);
 }
 
@@ -181,8 +195,8 @@ VlStatus vl_check_biased_attention_backward(VlContext *context, VlTensor dq, VlT
     int64_t mark = vl_arena_mark(&context->scratch);
     VlTensor parts;
     VL_TRY(vl_scratch_attention_bias(context, &parts, cu_seqlens.dim[0] - 1, bias));
-    VlStatus status = vl_check_attention_backward(context, dq, dk, dv, d_o, q, k, v, o, lse, cu_seqlens, cu_seqlens,
-                                                  heads, heads, false);
+    VlStatus status = check_backward(context, dq, dk, dv, d_o, q, k, v, o, lse, cu_seqlens, cu_seqlens, heads, heads,
+                                     false, context->flops.of[VL_PRODUCT_BIASED_ATTENTION]);
     vl_arena_release(&context->scratch, mark);
     VL_TRY(status);
     return check_longest(context, bias, cu_seqlens);
@@ -193,20 +207,19 @@ VlStatus vl_check_linear_cross_entropy(VlContext *context, VlTensor losses, VlTe
     (void)scale;
     VL_TRY(vl_check_floating(context, "x", x, 2));
     VL_TRY(check_weight(context, w, "x", x));
-    int64_t rows = x.dim[0], width = x.dim[1], vocabulary = w.dim[0], products = 1;
+    int64_t rows = x.dim[0], width = x.dim[1], vocabulary = w.dim[0], product = 2 * rows * width * vocabulary;
+    int64_t *flops = context->flops.of[VL_PRODUCT_LINEAR_CROSS_ENTROPY];
     VL_TRY(vl_check_tensor(context, "w", w, x.dtype, vocabulary, width));
     VL_TRY(vl_check_tensor(context, "losses", losses, VL_F32, rows));
     VL_TRY(vl_check_tensor(context, "targets", targets, VL_I64, rows));
     if (!vl_is_empty(dx)) {
         VL_TRY(vl_check_like(context, "dx", dx, "x", x));
         VL_TRY(vl_check_apart("dx", dx, "x", x));
-        products++;
     }
-    if (!vl_is_empty(dw)) {
-        VL_TRY(vl_check_tensor(context, "dw", dw, VL_F32, vocabulary, width));
-        products++;
-    }
-    context->flops += products * 2 * rows * width * vocabulary;
+    if (!vl_is_empty(dw)) VL_TRY(vl_check_tensor(context, "dw", dw, VL_F32, vocabulary, width));
+    flops[VL_PASS_FORWARD] += product;
+    if (!vl_is_empty(dx)) flops[VL_PASS_INPUTS] += product;
+    if (!vl_is_empty(dw)) flops[VL_PASS_WEIGHTS] += product;
     int64_t mark = vl_arena_mark(&context->scratch);
     VlTensor logits;
     VL_TRY(vl_scratch_linear_cross_entropy(context, &logits, rows, vocabulary));

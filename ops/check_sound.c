@@ -15,11 +15,9 @@ VlStatus vl_scratch_convolution1d(VlContext *context, VlTensor *windows, VlTenso
     return VL_OK;
 }
 
-// `products` of rows times weights, and the scratch.
-static VlStatus account(VlContext *context, VlTensor w, int64_t rows, int64_t products, bool backward) {
+static VlStatus check_scratch(VlContext *context, VlTensor w, int64_t rows, bool backward) {
     int64_t mark = vl_arena_mark(&context->scratch);
     VlTensor windows, turned;
-    context->flops += products * 2 * rows * vl_elements(w);
     VlStatus status = vl_scratch_convolution1d(context, &windows, &turned, w, rows, backward);
     vl_arena_release(&context->scratch, mark);
     return status;
@@ -45,7 +43,8 @@ VlStatus vl_check_convolution1d_forward(VlContext *context, VlTensor y, VlTensor
     VL_TRY(vl_check_apart("y", y, "x", x));
     VL_TRY(vl_check_apart("y", y, "w", w));
     if (!vl_is_empty(b)) VL_TRY(vl_check_tensor(context, "b", b, x.dtype, x.dim[1]));
-    VL_TRY(account(context, w, x.dim[0], 1, false));
+    VL_TRY(check_scratch(context, w, x.dim[0], false));
+    context->flops.of[VL_PRODUCT_CONVOLUTION1D][VL_PASS_FORWARD] += 2 * x.dim[0] * vl_elements(w);
     return VL_OK;
 }
 
@@ -64,7 +63,10 @@ VlStatus vl_check_convolution1d_backward(VlContext *context, VlTensor dx, VlTens
         VL_TRY(vl_check_apart("dx", dx, "x", x));
     }
     if (!vl_is_empty(db)) VL_TRY(vl_check_tensor(context, "db", db, VL_F32, dy.dim[1]));
-    VL_TRY(account(context, w, dy.dim[0], !vl_is_empty(dx) + !vl_is_empty(dw), true));
+    VL_TRY(check_scratch(context, w, dy.dim[0], true));
+    int64_t *flops = context->flops.of[VL_PRODUCT_CONVOLUTION1D], product = 2 * dy.dim[0] * vl_elements(w);
+    if (!vl_is_empty(dx)) flops[VL_PASS_INPUTS] += product;
+    if (!vl_is_empty(dw)) flops[VL_PASS_WEIGHTS] += product;
     return VL_OK;
 }
 

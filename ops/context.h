@@ -15,6 +15,7 @@
 
 #include "base/status.h"
 #include "base/tensor.h"
+#include "ops/flops.h"
 
 typedef struct VlBackend VlBackend;
 typedef struct VlContext VlContext;
@@ -33,7 +34,8 @@ struct VlContext {
     bool planning;          // the backend is the plan backend
     VlArena activations;    // what forward saves for backward, and the features in between
     VlArena scratch;        // temporaries of one function
-    int64_t flops;          // model FLOPs of the operations run so far: 2 per multiply-add of matrix products
+    VlFlops flops;          // of the operations run, or planned, so far
+    int64_t multiplied;     // FLOPs of the products that the CPU backend computed outside of attention
     struct VlGuard *guard;  // guarded regions (VL2_GUARD=1), else NULL
 };
 

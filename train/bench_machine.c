@@ -23,7 +23,7 @@ static VlStatus time_gemm(VlContext *context, char *memory, VlDtype dtype, int64
 VlStatus vl_measure_gemm_peak(VlContext *context, VlDtype dtype, int64_t size, double seconds,
                               double *flops_per_second) {
     void *memory;
-    int64_t flops = context->flops;
+    VlFlops flops = context->flops;
     *flops_per_second = 0;
     VL_TRY(vl_device_allocate(context, 3 * size * size * vl_dtype_size(dtype), &memory));
     VlStatus status = time_gemm(context, memory, dtype, size, seconds, flops_per_second);

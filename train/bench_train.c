@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "model/batch_build.h"
+#include "model/beats.h"
 #include "model/load.h"
 #include "optim/optimizer.h"
 #include "train/memory_plan.h"
@@ -22,22 +23,31 @@ typedef struct Bench {
     double *seconds;  // [steps]
 } Bench;
 
+// Normalised pixels of a video, and a filter bank with about the mean and deviation of real ones.
+static VlStatus make_medium(const Bench *bench, VlRandom *random, float **pixels, float **fbank) {
+    int64_t size = bench->config.has_vision ? bench->config.vision.image_size : 0;
+    int64_t elements = bench->options->frames * 3 * size * size, bins = bench->options->audio_rows * VL_FBANK_BINS;
+    VL_TRY(VL_NEW(pixels, elements));
+    VL_TRY(VL_NEW(fbank, bins));
+    for (int64_t i = 0; i < elements; i++) (*pixels)[i] = (float)vl_random_normal(random);
+    for (int64_t i = 0; i < bins; i++) (*fbank)[i] = (float)(15 + 6 * vl_random_normal(random));
+    return VL_OK;
+}
+
 // Random ids; of each sample's text the last three quarters are labelled.
 static VlStatus make_batch(Bench *bench) {
     const VlBenchTrainOptions *options = bench->options;
-    int64_t total = 0, size = bench->config.has_vision ? bench->config.vision.image_size : 0, used = 0;
-    int64_t pixels = options->frames * 3 * size * size, *ids = NULL, *labels = NULL;
-    float *frame = NULL;
+    int64_t total = 0, used = 0, *ids = NULL, *labels = NULL;
+    float *pixels = NULL, *fbank = NULL;
     VlSequence *sequences = NULL;
     VlRandom random = vl_random(1, 0);
     VlStatus status = VL_OK;
     for (int64_t i = 0; i < options->samples; i++) total += options->text_tokens[i];
     VL_TRY_GOTO(status, VL_NEW(&ids, total), done);
     VL_TRY_GOTO(status, VL_NEW(&labels, total), done);
-    VL_TRY_GOTO(status, VL_NEW(&frame, pixels), done);
+    VL_TRY_GOTO(status, make_medium(bench, &random, &pixels, &fbank), done);
     VL_TRY_GOTO(status, VL_NEW(&sequences, options->samples), done);
-    for (int64_t i = 0; i < pixels; i++) frame[i] = (float)vl_random_normal(&random);
-    VlMedium medium = {.frames = options->frames, .pixels = frame};
+    VlMedium medium = {.frames = options->frames, .pixels = pixels, .rows = options->audio_rows, .fbank = fbank};
     for (int64_t i = 0; i < options->samples; i++) {
         int64_t tokens = options->text_tokens[i], *sample_ids = ids + used, *sample_labels = labels + used;
         for (int64_t t = 0; t < tokens; t++) {
@@ -45,8 +55,8 @@ static VlStatus make_batch(Bench *bench) {
             sample_labels[t] = t >= tokens / 4 ? sample_ids[t] : VL_IGNORE;
         }
         sequences[i] = (VlSequence){.tokens = tokens, .ids = sample_ids, .labels = sample_labels};
-        if (i == 0 && options->frames > 0) {
-            sample_ids[0] = VL_VIDEO_ID;
+        if (i == 0 && (options->frames > 0 || options->audio_rows > 0)) {
+            sample_ids[0] = options->frames > 0 ? VL_VIDEO_ID : VL_AUDIO_ID;
             sample_labels[0] = VL_IGNORE;
             sequences[i].media = 1;
             sequences[i].medium = &medium;
@@ -57,7 +67,8 @@ static VlStatus make_batch(Bench *bench) {
 done:
     vl_free(ids);
     vl_free(labels);
-    vl_free(frame);
+    vl_free(pixels);
+    vl_free(fbank);
     vl_free(sequences);
     return status;
 }
@@ -82,7 +93,7 @@ static VlStatus set_up(Bench *bench) {
 static VlStatus step(Bench *bench, double times[3]) {
     VlVlmForward forward;
     double begin = vl_seconds(), norm;
-    bench->context->flops = 0;
+    bench->context->flops = (VlFlops){0};
     VL_TRY(vl_optimizer_clear_gradients(&bench->optimizer));
     VL_TRY(vl_vlm_forward(bench->model, &bench->batch, true, &forward));
     times[0] = vl_seconds() - begin;
@@ -118,7 +129,7 @@ static VlStatus measure(Bench *bench, VlBenchTrainResult *result) {
     result->seconds_median =
         steps % 2 ? bench->seconds[steps / 2] : 0.5 * (bench->seconds[steps / 2 - 1] + bench->seconds[steps / 2]);
     result->tokens = bench->batch.tokens;
-    result->model_gflop = (double)bench->context->flops / 1e9;
+    result->model_gflop = (double)vl_flops_total(&bench->context->flops) / 1e9;
     result->threads = bench->context->threads;
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
@@ -138,6 +149,9 @@ VlStatus vl_bench_train(const VlBenchTrainOptions *options, VlBenchTrainResult *
     *result = (VlBenchTrainResult){0};
     if (options->steps < 1 || options->samples < 1)
         return vl_error(VL_USAGE, "at least one step and one sample are needed");
+    if (options->frames < 0 || options->audio_rows < 0)
+        return vl_error(VL_USAGE, "%lld frames and %lld rows of a filter bank: neither may be negative",
+                        (long long)options->frames, (long long)options->audio_rows);
     VlStatus status = set_up(&bench);
     if (status == VL_OK) status = measure(&bench, result);
     vl_batch_free(&bench.batch);

@@ -8,9 +8,10 @@ typedef struct VlBenchTrainOptions {
     const char *model;  // model folder; weights in it are used, what it lacks is initialised
     VlGroups trainable;
     VlDtype dtype;
-    int64_t frames;  // of the video in the first sample; 0: text alone
+    int64_t frames;      // of the video in the first sample; 0: none
+    int64_t audio_rows;  // of the filter bank of the first sample's sound; 0: none
     int64_t samples;
-    const int64_t *text_tokens;  // [samples]; the first sample has one less beside its video
+    const int64_t *text_tokens;  // [samples]; the first sample has one less beside its video or sound
     int64_t threads, steps;
 } VlBenchTrainOptions;
 

@@ -25,7 +25,7 @@ typedef struct Key {
 
 #define AT(field) offsetof(VlConfig, field)
 static const Key keys[] = {
-    {"stage", KEY_CHOICE, AT(stage), "finetune", 0, 0, "pretrain finetune",
+    {"stage", KEY_CHOICE, AT(stage), "finetune", 0, 0, "pretrain finetune audio-pretrain audio-finetune joint",
      "the stage of the recipe; sets defaults of other keys"},
     {"model.path", KEY_PATH, AT(model.path), "", 0, 0, NULL,
      "model folder in the Hugging Face layout, a checkpoint, or the output folder of an earlier stage"},
@@ -34,9 +34,14 @@ static const Key keys[] = {
     {"data.protocol", KEY_CHOICE, AT(data.protocol), "vl2-av", 0, 0, "vl2-av vl2-main vl2-2024-06",
      "prompts, labels and frame sampling"},
     {"data.labels", KEY_CHOICE, AT(data.labels), "stage", 0, 0, "stage plain sft",
-     "which text is labelled; stage: plain in pretrain, sft otherwise"},
+     "which text is labelled; stage: plain in pretrain and audio-pretrain, sft otherwise"},
     {"data.mix", KEY_TEXT, AT(data.mix), "proportional", 0, 0, NULL,
-     "proportional, or a pattern of modalities such as v,v,i,t"},
+     "proportional, or a pattern of modalities such as av,av,a,v: av video with its sound, a audio, v video, i image, "
+     "t text"},
+    {"data.sound_seconds", KEY_REAL, AT(data.sound_seconds), "30", 1, 30, NULL,
+     "what is heard of a sound: it is cut or padded to that; the reference has 30"},
+    {"data.fbank_dtype", KEY_CHOICE, AT(data.fbank_dtype), "f32", 0, 0, "f32 bf16",
+     "bf16: filter banks are rounded as the reference does before its audio tower"},
     {"data.truncate", KEY_CHOICE, AT(data.truncate), "expanded", 0, 0, "expanded text",
      "cut samples by their length with or without modality tokens"},
     {"data.max_tokens", KEY_INTEGER, AT(data.max_tokens), "2048", 2, 1 << 24, NULL, "longest sample"},
@@ -48,9 +53,11 @@ static const Key keys[] = {
     {"heldout.media", KEY_PATH, AT(heldout.media), "", 0, 0, NULL, "folder of their media"},
     {"heldout.every", KEY_INTEGER, AT(heldout.every), "200", 0, 1e15, NULL,
      "steps between evaluations; 0: at the end only"},
+    {"heldout.controls", KEY_CHOICE, AT(heldout.controls), "all", 0, 0, "all none",
+     "all: at the end also without the media, from one frame, and so on, to see what the answers rest on"},
     {"heldout.limit", KEY_INTEGER, AT(heldout.limit), "0", 0, 1e15, NULL, "samples evaluated at most; 0: all"},
-    {"train.trainable", KEY_LIST, AT(train.trainable), "connector,llm", 0, 0, "vision_tower connector llm",
-     "the parts that train"},
+    {"train.trainable", KEY_LIST, AT(train.trainable), "connector,llm", 0, 0,
+     "vision_tower connector llm audio_tower audio_projector", "the parts that train"},
     {"train.steps", KEY_INTEGER, AT(train.steps), "0", 0, 1e15, NULL, "optimizer steps; 0: as many as the epochs need"},
     {"train.epochs", KEY_INTEGER, AT(train.epochs), "1", 1, 1e9, NULL, "passes over the data"},
     {"train.global_batch", KEY_INTEGER, AT(train.global_batch), "128", 1, 1 << 24, NULL,
@@ -59,6 +66,8 @@ static const Key keys[] = {
      "tokens that one rank packs into one forward and backward pass"},
     {"train.seed", KEY_INTEGER, AT(train.seed), "42", 0, 1e15, NULL, "order of samples and initial values"},
     {"train.dtype", KEY_CHOICE, AT(train.dtype), "bf16", 0, 0, "f32 bf16", "type of weights and activations"},
+    {"train.layer_drop", KEY_REAL, AT(train.layer_drop), "0.0", 0, 0.999999, NULL,
+     "probability with which a layer of the audio tower is left out of a step; the reference has 0.05"},
     {"train.nonfinite", KEY_CHOICE, AT(train.nonfinite), "stop", 0, 0, "stop skip",
      "what to do at a loss or gradient that is not finite: end the run, or leave the step out and count it"},
     {"optim.lr", KEY_REAL, AT(optim.lr), "2.0e-5", 0, 1e3, NULL, "highest learning rate"},
@@ -92,9 +101,17 @@ enum { KEYS = sizeof keys / sizeof keys[0] };
 static const struct {
     const char *stage, *name, *value;
 } stage_defaults[] = {
-    {"pretrain", "train.trainable", "connector"}, {"pretrain", "optim.lr", "1.0e-3"},
-    {"pretrain", "data.aspect", "pad"},           {"finetune", "train.trainable", "connector,llm"},
+    {"pretrain", "train.trainable", "connector"},
+    {"pretrain", "optim.lr", "1.0e-3"},
+    {"pretrain", "data.aspect", "pad"},
+    {"finetune", "train.trainable", "connector,llm"},
     {"finetune", "optim.lr", "2.0e-5"},
+    {"audio-pretrain", "train.trainable", "audio_projector"},
+    {"audio-pretrain", "optim.lr", "1.0e-3"},
+    {"audio-finetune", "train.trainable", "audio_tower,audio_projector"},
+    {"audio-finetune", "optim.lr", "2.0e-5"},
+    {"joint", "train.trainable", "connector,llm,audio_tower,audio_projector"},
+    {"joint", "optim.lr", "2.0e-5"},
 };
 
 // Where a value came from, for error texts: "FILE:LINE" or "command line".

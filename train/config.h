@@ -28,15 +28,19 @@ typedef struct VlConfig {
         int64_t frames;  // 0: the model's num_frames
         char aspect[VL_CONFIG_TEXT], protocol[VL_CONFIG_TEXT], labels[VL_CONFIG_TEXT], mix[VL_CONFIG_TEXT],
             truncate[VL_CONFIG_TEXT];
+        char fbank_dtype[VL_CONFIG_TEXT];
+        double sound_seconds;
         int64_t max_tokens, prefetch, loader_threads;
     } data;
     struct {
         char annotations[VL_PATH_MAX], media[VL_PATH_MAX];
         int64_t every, limit;
+        char controls[VL_CONFIG_TEXT];
     } heldout;
     struct {
         char trainable[VL_CONFIG_TEXT], dtype[VL_CONFIG_TEXT], nonfinite[VL_CONFIG_TEXT];
         int64_t steps, epochs, global_batch, micro_tokens, seed;
+        double layer_drop;
     } train;
     struct {
         double lr, warmup_ratio, weight_decay, beta1, beta2, eps, clip_norm;

@@ -178,11 +178,21 @@ static VlStatus report_on(const VlConvertSource *source, char (*hashes)[VL_HASH_
 
 // ---- All of it -------------------------------------------------------------------
 
+static bool has_parts(const VlConvertOptions *options) {
+    return !options->from || options->audio || options->audio_projector;
+}
+
+static VlStatus open_source(VlConvertSource *source, const VlConvertOptions *options) {
+    if (!options->from) return vl_convert_source_compose(source, options);
+    VL_TRY(vl_convert_source_open(source, options->from));
+    return has_parts(options) ? vl_convert_source_add_audio(source, options) : VL_OK;
+}
+
 static VlStatus convert(const VlConvertOptions *options, const VlConvertSource *source, bool exists,
                         char (*hashes)[VL_HASH_TEXT], VlConvertReport *report) {
     VlConvertFormat format = options->format;
     if (format == VL_CONVERT_OTHER)
-        format = source->checkpoint || !options->from ? VL_CONVERT_HF : VL_CONVERT_CHECKPOINT;
+        format = source->checkpoint || has_parts(options) ? VL_CONVERT_HF : VL_CONVERT_CHECKPOINT;
     if (!exists) {
         VL_TRY(vl_convert_write(source, options->to, format, options->shard_bytes, hashes));
         report->written = true;
@@ -205,10 +215,7 @@ VlStatus vl_convert_model(const VlConvertOptions *options, VlConvertReport *repo
     }
     VlStatus status;
     VL_TRY_GOTO(status, VL_NEW(&source, 1), done);
-    VL_TRY_GOTO(
-        status,
-        options->from ? vl_convert_source_open(source, options->from) : vl_convert_source_compose(source, options),
-        done);
+    VL_TRY_GOTO(status, open_source(source, options), done);
     if (options->cast) VL_TRY_GOTO(status, vl_convert_source_cast(source, options->dtype), done);
     VL_TRY_GOTO(status, VL_NEW(&hashes, source->count), done);
     VL_TRY_GOTO(status, convert(options, source, exists, hashes, report), done);

@@ -14,8 +14,9 @@
 typedef enum VlConvertFormat { VL_CONVERT_OTHER, VL_CONVERT_HF, VL_CONVERT_CHECKPOINT } VlConvertFormat;
 
 typedef struct VlConvertOptions {
-    const char *from;  // NULL when parts are given
-    // Parts; NULL for those that are missing. A language model and a vision tower are folders, the others files.
+    const char *from;  // NULL when the model is made of parts
+    // Parts; NULL for those that are missing. A language model and a vision tower are folders, the others files. Audio
+    // parts may also be put upon `from`, which becomes a Hugging Face folder then.
     const char *llm, *vision, *connector, *audio, *audio_projector;
     const char
         *connector_type;  // of the composed config.json; NULL: stc_connector for CLIP, stc_connector_v35 for SigLIP

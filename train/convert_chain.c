@@ -3,6 +3,7 @@
 
 #include "base/memory.h"
 #include "base/vision_tower.h"
+#include "model/audio_file.h"
 #include "model/vlm.h"
 #include "train/convert_source.h"
 #include "train/model_source.h"
@@ -65,6 +66,23 @@ static VlStatus add_tower(VlConvertSource *source, const char *folder, json_t *c
     return vl_convert_source_add(source, set, NULL, "vision_model.", TOWER "vision_tower.vision_model.");
 }
 
+// The audio tower's own file, which does not come along: its weights, unless the model's files hold the tower, and its
+// numbers, unless config.json has them.
+static VlStatus add_audio_tower(VlConvertSource *source, const char *folder, json_t *config) {
+    char path[VL_PATH_MAX];
+    json_t *own = NULL;
+    const char *name = json_string_value(json_object_get(config, "mm_audio_tower"));
+    if (!name) return VL_OK;
+    VL_TRY(vl_audio_file_find(path, folder, name));
+    if (!*path) return VL_OK;
+    if (!holds_tensor(source, VL_AUDIO_TOWER_PREFIX)) VL_TRY(vl_convert_source_add_audio_file(source, path));
+    if (!json_is_object(json_object_get(config, "mm_audio_config"))) VL_TRY(vl_audio_file_config(path, &own));
+    if (!own) return VL_OK;
+    if (json_object_set_new(config, "mm_audio_config", own) != 0)
+        return vl_error(VL_OUT_OF_MEMORY, "out of memory for config.json");
+    return vl_convert_source_set_document(source, "config.json", config);
+}
+
 static VlStatus add_folder(VlConvertSource *source, const char *folder, bool with_weights) {
     char weights[VL_PATH_MAX] = "";
     VlWeights *set;
@@ -77,6 +95,7 @@ static VlStatus add_folder(VlConvertSource *source, const char *folder, bool wit
     }
     VL_TRY(vl_convert_source_load_document(source, "config.json", &config));
     VlStatus status = add_tower(source, folder, config);
+    if (status == VL_OK) status = add_audio_tower(source, folder, config);
     json_decref(config);
     return status;
 }

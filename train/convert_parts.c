@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "model/audio_file.h"
 #include "train/convert_source.h"
 
 #define TOWER "model.vision_tower.vision_tower."
@@ -121,16 +122,27 @@ static VlStatus add_connector(VlConvertSource *source, const char *path) {
 
 // ---- The audio parts ----------------------------------------------------------------
 
-// BEATs as it was published, with its `cfg` and its tensors in `model`; or the reference's audio_tower.bin.
+VlStatus vl_convert_source_add_audio_file(VlConvertSource *source, const char *path) {
+    VlWeights *weights;
+    const char *prefix;
+    VL_TRY(vl_convert_source_open_set(source, path, &weights));
+    VL_TRY(vl_audio_file_prefix(weights, path, &prefix));
+    return vl_convert_source_add(source, weights, NULL, prefix, VL_AUDIO_TOWER_PREFIX);
+}
+
 static VlStatus add_audio(VlConvertSource *source, const char *path, json_t *config) {
-    static const char *const prefixes[] = {"model.audio_tower.", "audio_tower.", "model.", NULL};
-    const VlWeights *opened;
     int64_t hidden = 0, width = 768;
-    VL_TRY(add_named(source, path, prefixes, "model.audio_tower.", "audio tower", &opened));
-    const json_t *data = vl_weights_data(opened, 0), *own = data ? json_object_get(data, "cfg") : NULL;
-    if (json_is_object(own)) {
-        VL_TRY(set(config, "mm_audio_config", json_deep_copy(own)));
-        VL_TRY(vl_json_get_int(own, path, "encoder_embed_dim", false, &width));
+    json_t *own;
+    VL_TRY(vl_convert_source_add_audio_file(source, path));
+    VL_TRY(vl_audio_file_config(path, &own));
+    if (own) {
+        VlStatus status = vl_json_get_int(own, path, "encoder_embed_dim", false, &width);
+        if (status == VL_OK && json_object_set(config, "mm_audio_config", own) != 0)
+            status = vl_error(VL_OUT_OF_MEMORY, "out of memory for config.json");
+        json_decref(own);
+        VL_TRY(status);
+    } else {
+        json_object_del(config, "mm_audio_config");
     }
     VL_TRY(vl_json_get_int(config, CONFIG, "hidden_size", true, &hidden));
     VL_TRY(set(config, "mm_audio_tower", json_string(vl_path_last(path))));
@@ -148,13 +160,25 @@ static VlStatus add_audio_projector(VlConvertSource *source, const char *path) {
 
 // ---- All of them -----------------------------------------------------------------
 
+static VlStatus add_audio_parts(VlConvertSource *source, const VlConvertOptions *options, json_t *config) {
+    if (options->audio) VL_TRY(add_audio(source, options->audio, config));
+    if (options->audio_projector) VL_TRY(add_audio_projector(source, options->audio_projector));
+    return vl_convert_source_set_document(source, CONFIG, config);
+}
+
+VlStatus vl_convert_source_add_audio(VlConvertSource *source, const VlConvertOptions *options) {
+    json_t *config;
+    VL_TRY(vl_convert_source_load_document(source, CONFIG, &config));
+    VlStatus status = add_audio_parts(source, options, config);
+    json_decref(config);
+    return status;
+}
+
 static VlStatus compose(VlConvertSource *source, const VlConvertOptions *options, json_t **config) {
     VL_TRY(add_llm(source, options->llm, config));
     if (options->vision) VL_TRY(add_vision(source, options, *config));
     if (options->connector) VL_TRY(add_connector(source, options->connector));
-    if (options->audio) VL_TRY(add_audio(source, options->audio, *config));
-    if (options->audio_projector) VL_TRY(add_audio_projector(source, options->audio_projector));
-    return vl_convert_source_set_document(source, CONFIG, *config);
+    return add_audio_parts(source, options, *config);
 }
 
 VlStatus vl_convert_source_compose(VlConvertSource *source, const VlConvertOptions *options) {

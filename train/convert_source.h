@@ -45,6 +45,10 @@ typedef struct VlConvertSource {
 VlStatus vl_convert_source_open(VlConvertSource *source, const char *path);
 // Parts from several places (train/convert.h). config.json is composed from the language model's.
 VlStatus vl_convert_source_compose(VlConvertSource *source, const VlConvertOptions *options);
+// Audio parts of `options` upon the model that is there: the tower and its numbers in config.json, the projector.
+VlStatus vl_convert_source_add_audio(VlConvertSource *source, const VlConvertOptions *options);
+// The tensors of an audio tower's own file (model/audio_file.h).
+VlStatus vl_convert_source_add_audio_file(VlConvertSource *source, const char *path);
 void vl_convert_source_close(VlConvertSource *source);
 
 // Floating-point tensors are asked for as `dtype`, and config.json's torch_dtype says so.

@@ -13,7 +13,8 @@
 #include "data/annotations.h"
 #include "train/micro_batch.h"
 
-static const char *const control_names[VL_CONTROL_COUNT] = {"none", "text-only", "one-frame", "shuffled"};
+static const char *const control_names[VL_CONTROL_COUNT] = {"none",     "text-only",  "one-frame",
+                                                            "shuffled", "video-only", "audio-only"};
 
 const char *vl_control_name(VlControl control) { return control_names[control]; }
 
@@ -106,6 +107,7 @@ VlStatus vl_heldout_open(VlHeldout *heldout, const char *annotations, const char
         return status;
     }
     heldout->samples = vl_loader_epoch_samples(heldout->loader);
+    heldout->has_sound = vl_loader_has_sound(heldout->loader);
     if (limit > 0 && limit < heldout->samples) heldout->samples = limit;
     return VL_OK;
 }
@@ -120,7 +122,11 @@ void vl_heldout_close(VlHeldout *heldout) {
 // --------------------------------------------------------------------------------------------------------------
 // controls
 
-static void remove_visual(VlSample *sample) {
+bool vl_heldout_has_control(const VlHeldout *heldout, VlControl control) {
+    return heldout->has_sound || (control != VL_CONTROL_VIDEO_ONLY && control != VL_CONTROL_AUDIO_ONLY);
+}
+
+static void remove_medium(VlSample *sample) {
     int64_t kept = 0;
     for (int64_t i = 0; i < sample->tokens; i++) {
         if (sample->ids[i] < 0) continue;
@@ -128,7 +134,22 @@ static void remove_visual(VlSample *sample) {
         sample->labels[kept++] = sample->labels[i];
     }
     sample->tokens = kept;
-    sample->frames = 0;
+    sample->frames = sample->rows = 0;
+}
+
+// What is left of a video without its sound is a video; of it without its frames, a sound.
+static void remove_sense(VlSample *sample, VlControl control) {
+    if (control == VL_CONTROL_VIDEO_ONLY && sample->frames > 0) {
+        sample->rows = 0;
+    } else if (control == VL_CONTROL_AUDIO_ONLY && sample->rows > 0) {
+        for (int64_t i = 0; i < sample->tokens; i++) {
+            if (sample->ids[i] < 0) sample->ids[i] = VL_AUDIO_ID;
+        }
+        sample->modal = VL_MODAL_AUDIO;
+        sample->frames = 0;
+    } else {
+        remove_medium(sample);
+    }
 }
 
 static VlStatus reorder(VlSample *sample, VlControl control, uint64_t seed) {
@@ -148,12 +169,15 @@ static VlStatus reorder(VlSample *sample, VlControl control, uint64_t seed) {
 }
 
 static VlStatus take_away(VlSample *sample, VlControl control, uint64_t seed) {
-    if (sample->bad || sample->frames == 0 || control == VL_CONTROL_NONE) return VL_OK;
-    if (control == VL_CONTROL_TEXT_ONLY) {
-        remove_visual(sample);
-        return VL_OK;
+    if (sample->bad || (sample->frames == 0 && sample->rows == 0)) return VL_OK;
+    switch (control) {
+    case VL_CONTROL_TEXT_ONLY: remove_medium(sample); return VL_OK;
+    case VL_CONTROL_VIDEO_ONLY:
+    case VL_CONTROL_AUDIO_ONLY: remove_sense(sample, control); return VL_OK;
+    case VL_CONTROL_ONE_FRAME:
+    case VL_CONTROL_SHUFFLED: return sample->frames > 1 ? reorder(sample, control, seed) : VL_OK;
+    default: return VL_OK;
     }
-    return sample->frames > 1 ? reorder(sample, control, seed) : VL_OK;
 }
 
 // ------------------------------------------------------------------------------------------------------------
@@ -327,16 +351,18 @@ VlStatus vl_heldout_record(const VlHeldout *heldout, const char *path, int64_t s
 
 static size_t group_length(const char *name) { return strcspn(name, "-"); }
 
-static bool same_group(const char *a, const char *b) {
+bool vl_heldout_same_group(const char *a, const char *b) {
     return group_length(a) == group_length(b) && strncmp(a, b, group_length(a)) == 0;
 }
 
-static void print_row(FILE *file, const char *name, const VlHeldoutKind *kind) {
+static void print_row(const VlHeldout *heldout, FILE *file, const char *name, const VlHeldoutKind *kind) {
     const VlHeldoutResult *whole = &kind->result[VL_CONTROL_NONE];
     fprintf(file, "%-22s %6" PRId64 "  %6.1f %%   %5.1f %% (%5.1f .. %5.1f)", name, whole->asked, 100 * kind->chance,
             100 * whole->accuracy, 100 * whole->low, 100 * whole->high);
-    for (int control = VL_CONTROL_NONE + 1; control < VL_CONTROL_COUNT; control++)
-        fprintf(file, "  %8.1f %%", 100 * kind->result[control].accuracy);
+    for (int control = VL_CONTROL_NONE + 1; control < VL_CONTROL_COUNT; control++) {
+        if (vl_heldout_has_control(heldout, (VlControl)control))
+            fprintf(file, "  %8.1f %%", 100 * kind->result[control].accuracy);
+    }
     fputc('\n', file);
 }
 
@@ -346,7 +372,7 @@ static int64_t sum_group(const VlHeldout *heldout, int64_t first, VlHeldoutKind 
     *sum = (VlHeldoutKind){0};
     for (int64_t i = 0; i < heldout->kinds; i++) {
         const VlHeldoutKind *kind = &heldout->kind[i];
-        if (!same_group(kind->name, heldout->kind[first].name)) continue;
+        if (!vl_heldout_same_group(kind->name, heldout->kind[first].name)) continue;
         if (i < first) return 0;  // that kind has stood for the group
         kinds++;
         sum->questions += kind->questions;
@@ -367,16 +393,17 @@ VlStatus vl_heldout_table(const VlHeldout *heldout, char **text) {
     FILE *file = open_memstream(text, &size);
     if (!file) return vl_error(VL_OUT_OF_MEMORY, "out of memory for the table of held-out results");
     fprintf(file, "%-22s %6s  %8s   %-25s", "held-out questions", "asked", "chance", "right (95 % interval)");
-    for (int control = VL_CONTROL_NONE + 1; control < VL_CONTROL_COUNT; control++)
-        fprintf(file, "  %10s", control_names[control]);
+    for (int control = VL_CONTROL_NONE + 1; control < VL_CONTROL_COUNT; control++) {
+        if (vl_heldout_has_control(heldout, (VlControl)control)) fprintf(file, "  %10s", control_names[control]);
+    }
     fputc('\n', file);
-    for (int64_t i = 0; i < heldout->kinds; i++) print_row(file, heldout->kind[i].name, &heldout->kind[i]);
+    for (int64_t i = 0; i < heldout->kinds; i++) print_row(heldout, file, heldout->kind[i].name, &heldout->kind[i]);
     for (int64_t i = 0; i < heldout->kinds; i++) {
         VlHeldoutKind sum;
         if (sum_group(heldout, i, &sum) < 2) continue;
         char name[64];
         snprintf(name, sizeof name, "all of %.*s", (int)group_length(heldout->kind[i].name), heldout->kind[i].name);
-        print_row(file, name, &sum);
+        print_row(heldout, file, name, &sum);
     }
     if (fclose(file) == 0) return VL_OK;
     free(*text);

@@ -66,7 +66,7 @@ static VlStatus open_source(VlConvertSource *source, const VlModelSource *chain)
     VL_TRY(vl_model_config_load(&config, chain->folder));
     VL_TRY(vl_weights_locate(path, chain->folder));
     if (config.vision_folder[0]) VL_TRY(vl_weights_locate(tower, config.vision_folder));
-    bool bare = !*chain->model && chain->checkpoints == 0 && !*path && !*tower;
+    bool bare = !*chain->model && chain->checkpoints == 0 && !*path && !*tower && !*config.audio_file;
     return bare ? VL_OK : vl_convert_source_open(source, chain->path);
 }
 
@@ -107,14 +107,16 @@ void vl_inventory_free(VlInventory *inventory) {
     *inventory = (VlInventory){0};
 }
 
-bool vl_inventory_group_is_usable(const VlInventory *inventory, VlGroup group) {
+bool vl_inventory_group_is_usable(const VlInventory *inventory, VlGroup group, VlGroups needs) {
     int64_t all = 0;
     for (int g = 0; g < VL_GROUP_COUNT; g++) all += inventory->stored[g];
     for (int64_t i = 0; i < inventory->issues; i++) {
         if (inventory->issue[i].kind == VL_ISSUE_SHAPE && inventory->issue[i].group == group) return false;
     }
     if (inventory->stored[group] == inventory->wanted[group]) return true;
-    bool begins = group != VL_GROUP_LLM && group != VL_GROUP_VISION_TOWER;
+    VlGroups given =
+        VL_GROUP_BIT(VL_GROUP_LLM) | VL_GROUP_BIT(VL_GROUP_VISION_TOWER) | VL_GROUP_BIT(VL_GROUP_AUDIO_TOWER) | needs;
+    bool begins = !(given & VL_GROUP_BIT(group));
     return inventory->stored[group] == 0 && (begins || all == 0);
 }
 

@@ -35,8 +35,9 @@ VlStatus vl_inventory_take(VlInventory *inventory, const char *path);
 void vl_inventory_free(VlInventory *inventory);
 
 // Whether training would take the tensors of a group: all there, or none (then they begin from their initial values;
-// the language model and the tower may do so only where nothing at all is stored).
-bool vl_inventory_group_is_usable(const VlInventory *inventory, VlGroup group);
+// the language model, the towers and what the stage `needs` (train/stage_needs.h) may do so only where nothing at all
+// is stored).
+bool vl_inventory_group_is_usable(const VlInventory *inventory, VlGroup group, VlGroups needs);
 // The groups that a stage trains by default. VL_USAGE naming the stages for any other word.
 VlStatus vl_inventory_stage(const char *stage, VlGroups *trained);
 

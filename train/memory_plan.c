@@ -4,17 +4,20 @@
 
 #include "base/memory.h"
 #include "model/batch_build.h"
+#include "model/beats.h"
 #include "optim/optimizer.h"
+#include "train/micro_batch.h"
 
 // The program, its libraries and what they keep for themselves.
 enum { PROGRAM_BYTES = 96 << 20 };
 
 static int64_t host_bytes(const VlModelConfig *config, const VlPlanOptions *options, const VlBatch *batch) {
     int64_t frame = config->has_vision ? 3 * config->vision.image_size * config->vision.image_size : 0;
-    // Pixels as levels in the samples that wait, as f32 while a batch is built and in it; index arrays are small beside
-    // them.
-    return PROGRAM_BYTES + options->samples_ahead * options->frames * frame + batch->frames * frame * (4 + 4) +
-           batch->tokens * 64;
+    int64_t row = VL_FBANK_BINS * (int64_t)sizeof(float);
+    // Pixels as levels in the samples that wait, as f32 while a batch is built and in it; filter banks are f32 in both.
+    // Index arrays are small beside them.
+    return PROGRAM_BYTES + options->samples_ahead * (options->frames * frame + options->rows * row) +
+           batch->frames * frame * (4 + 4) + batch->fbank_rows * row + batch->tokens * 64;
 }
 
 static VlStatus plan_on(VlContext *context, const VlModelConfig *config, const VlPlanOptions *options,
@@ -26,7 +29,6 @@ static VlStatus plan_on(VlContext *context, const VlModelConfig *config, const V
     VlParams *params = vl_vlm_params(model);
     VL_TRY_GOTO(status, vl_params_bind(context, params, options->dtype), done);
     VL_TRY_GOTO(status, vl_optimizer_create(&optimizer, context, params, (VlOptimizerSettings){0}), done);
-    context->flops = 0;
     VL_TRY_GOTO(status, vl_vlm_plan(model, batch, false), done);  // as vl_vlm_prepare, which binds the arenas
     if (options->backward) VL_TRY_GOTO(status, vl_vlm_plan(model, batch, true), done);
     *plan = (VlMemoryPlan){.frozen_bytes = params->frozen_bytes,
@@ -37,7 +39,8 @@ static VlStatus plan_on(VlContext *context, const VlModelConfig *config, const V
                            .activation_bytes = context->activations.peak,
                            .scratch_bytes = context->scratch.peak,
                            .host_bytes = host_bytes(config, options, batch),
-                           .micro_flops = context->flops,
+                           .micro_flops = vl_flops_total(&context->flops),
+                           .micro_parts = *vl_vlm_flops(model),
                            .micro_tokens = batch->tokens};
     for (int64_t i = 0; i < params->count; i++) {
         int64_t elements = vl_elements(params->rows[i]->shape);
@@ -61,67 +64,97 @@ VlStatus vl_memory_plan_batch(const VlModelConfig *config, const VlPlanOptions *
     return status;
 }
 
-// A batch of `count` sequences of `tokens` tokens, each with a video of `frames` frames where frames > 0; its shape
-// only.
-static VlStatus make_batch(const VlModelConfig *model, int64_t count, int64_t tokens, int64_t frames, VlBatch *batch) {
+// A batch of `count` samples of one shape, and of one more of another where `last` is not NULL; its shape only.
+static VlStatus make_batch(const VlModelConfig *model, int64_t count, VlSampleShape shape, const VlSampleShape *last,
+                           VlBatch *batch) {
+    static const int64_t modality_ids[] = {0, VL_IMAGE_ID, VL_VIDEO_ID, VL_AUDIO_ID};  // by VlModal
+    enum { MODALS = VL_MODAL_AUDIO + 1 };
     VlModelConfig shapes = *model;
     VlSequence *sequences = NULL;
+    VlMedium *media = NULL;
     int64_t *ids = NULL, *labels = NULL;
+    int64_t longest = last && last->tokens > shape.tokens ? last->tokens : shape.tokens, all = count + (last != NULL);
     shapes.decoder.window = 0;  // sequences stand for others here, and may be longer than any sample
-    VlMedium medium = {.frames = frames};
     VlStatus status = VL_OK;
-    VL_TRY_GOTO(status, VL_NEW(&sequences, count), done);
-    VL_TRY_GOTO(status, VL_NEW(&ids, tokens), done);
-    VL_TRY_GOTO(status, VL_NEW(&labels, tokens), done);
-    if (frames > 0) ids[0] = VL_VIDEO_ID, labels[0] = VL_IGNORE;
-    for (int64_t i = 0; i < count; i++) {
-        sequences[i] =
-            (VlSequence){.tokens = tokens, .ids = ids, .labels = labels, .media = frames > 0, .medium = &medium};
+    VL_TRY_GOTO(status, VL_NEW(&sequences, all), done);
+    VL_TRY_GOTO(status, VL_NEW(&media, all), done);
+    VL_TRY_GOTO(status, VL_NEW(&ids, MODALS * longest), done);
+    VL_TRY_GOTO(status, VL_NEW(&labels, longest), done);
+    for (int64_t modal = 0; modal < MODALS; modal++) ids[modal * longest] = modality_ids[modal];
+    for (int64_t i = 0; i < all; i++) {
+        VlSampleShape of = i < count ? shape : *last;
+        media[i] = (VlMedium){.frames = of.frames, .rows = of.rows};
+        sequences[i] = (VlSequence){.tokens = of.tokens,
+                                    .ids = ids + (int64_t)of.modal * longest,
+                                    .labels = labels,
+                                    .media = of.modal != VL_MODAL_TEXT,
+                                    .medium = &media[i]};
     }
-    status = vl_batch_build(batch, &shapes, count, sequences);
+    status = vl_batch_build(batch, &shapes, all, sequences);
 done:
     vl_free(sequences);
+    vl_free(media);
     vl_free(ids);
     vl_free(labels);
     return status;
 }
 
-VlStatus vl_plan_sample_flops(const VlModelConfig *config, const VlPlanOptions *options, int64_t tokens, int64_t frames,
-                              int64_t *flops) {
+VlStatus vl_plan_sample_flops(const VlModelConfig *config, const VlPlanOptions *options, VlSampleShape shape,
+                              VlPartFlops *flops) {
     VlBatch batch = {0};
     VlMemoryPlan plan = {0};
-    VL_TRY(make_batch(config, 1, tokens, frames, &batch));
+    VL_TRY(make_batch(config, 1, shape, NULL, &batch));
     VlStatus status = vl_memory_plan_batch(config, options, &batch, &plan);
     vl_batch_free(&batch);
-    *flops = plan.micro_flops;
+    *flops = plan.micro_parts;
     return status;
+}
+
+int64_t vl_plan_media_tokens(const VlModelConfig *config, VlSampleShape shape) {
+    return vl_media_tokens((void *)(uintptr_t)config, shape.modal, shape.frames, shape.rows);
 }
 
 static int64_t at_least(int64_t value, int64_t least) { return value > least ? value : least; }
 
-VlStatus vl_memory_plan(const VlModelConfig *config, const VlPlanOptions *options, VlMemoryPlan *plan) {
-    // Two ends: long sequences of text alone, every token labelled; and as many videos as fit, each with little text.
+enum { LEAST_TEXT = 2 };  // tokens of text beside a medium
+
+// Plans as many samples of the shape as fit, each with little text, and one more of another where `other` is not NULL:
+// *plan becomes this one, with the larger arenas of the two.
+static VlStatus plan_media(const VlModelConfig *config, const VlPlanOptions *options, VlSampleShape shape,
+                           const VlSampleShape *other, VlMemoryPlan *plan) {
     int64_t budget = at_least(options->micro_tokens, options->max_tokens);
-    int64_t texts = budget / options->max_tokens, text_tokens = at_least(budget / texts, 2);
+    int64_t media = vl_plan_media_tokens(config, shape), count = at_least(budget / (media + LEAST_TEXT), 1);
+    shape.tokens = at_least(budget / count - media + 1, LEAST_TEXT);
+    VlMemoryPlan before = *plan;
     VlBatch batch = {0};
-    VlMemoryPlan video = {0};
-    VL_TRY(make_batch(config, texts, text_tokens, 0, &batch));
+    VL_TRY(make_batch(config, count, shape, other, &batch));
     VlStatus status = vl_memory_plan_batch(config, options, &batch, plan);
     vl_batch_free(&batch);
-    if (status != VL_OK || !config->has_vision) return status;
-    enum { LEAST_TEXT = 2 };  // tokens of text beside a video
-    int64_t visual = vl_model_visual_tokens(config, options->frames);
-    int64_t videos = at_least(budget / (visual + LEAST_TEXT), 1);
-    int64_t beside = at_least(budget / videos - visual + 1, LEAST_TEXT);
-    VL_TRY(make_batch(config, videos, beside, options->frames, &batch));
-    status = vl_memory_plan_batch(config, options, &batch, &video);
+    VL_TRY(status);
+    VlMemoryPlan own = *plan;
+    plan->activation_bytes = at_least(own.activation_bytes, before.activation_bytes);
+    plan->scratch_bytes = at_least(own.scratch_bytes, before.scratch_bytes);
+    plan->host_bytes = at_least(own.host_bytes, before.host_bytes);
+    plan->total_bytes += plan->activation_bytes - own.activation_bytes + plan->scratch_bytes - own.scratch_bytes +
+                         plan->host_bytes - own.host_bytes;
+    return VL_OK;
+}
+
+VlStatus vl_memory_plan(const VlModelConfig *config, const VlPlanOptions *options, VlMemoryPlan *plan) {
+    int64_t budget = at_least(options->micro_tokens, options->max_tokens), texts = budget / options->max_tokens;
+    int64_t frames = config->has_vision ? options->frames : 0, rows = config->has_audio ? options->rows : 0;
+    VlBatch batch = {0};
+    VL_TRY(make_batch(config, texts, (VlSampleShape){.tokens = at_least(budget / texts, 2)}, NULL, &batch));
+    VlStatus status = vl_memory_plan_batch(config, options, &batch, plan);
     vl_batch_free(&batch);
-    if (status != VL_OK) return status;
-    VlMemoryPlan text = *plan;
-    *plan = video;
-    plan->activation_bytes = at_least(text.activation_bytes, video.activation_bytes);
-    plan->scratch_bytes = at_least(text.scratch_bytes, video.scratch_bytes);
-    plan->total_bytes += plan->activation_bytes - video.activation_bytes + plan->scratch_bytes - video.scratch_bytes;
+    VL_TRY(status);
+    // Sounds and videos in one batch take a copy of their tokens: a batch of one kind is planned with one of the other.
+    const VlSampleShape sound = {.modal = VL_MODAL_AUDIO, .tokens = LEAST_TEXT, .rows = rows};
+    const VlSampleShape video = {.modal = VL_MODAL_VIDEO, .tokens = LEAST_TEXT, .frames = frames};
+    const VlSampleShape both = {.modal = VL_MODAL_VIDEO, .frames = frames, .rows = rows};
+    if (rows > 0) VL_TRY(plan_media(config, options, sound, frames > 0 ? &video : NULL, plan));
+    if (rows > 0 && frames > 0) VL_TRY(plan_media(config, options, both, NULL, plan));
+    if (frames > 0) VL_TRY(plan_media(config, options, video, rows > 0 ? &sound : NULL, plan));
     return VL_OK;
 }
 

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "data/sample.h"
 #include "model/vlm.h"
 
 typedef struct VlMemoryPlan {
@@ -13,6 +14,7 @@ typedef struct VlMemoryPlan {
     int64_t host_bytes;                       // batches, prefetched samples, the program itself
     int64_t total_bytes;
     int64_t micro_flops;  // of that micro-batch, forward and backward
+    VlPartFlops micro_parts;
     int64_t micro_tokens;
 } VlMemoryPlan;
 
@@ -22,20 +24,30 @@ typedef struct VlPlanOptions {
     int64_t micro_tokens;   // budget of a micro-batch
     int64_t max_tokens;     // longest sample, its visual tokens included; alone it may be over the budget
     int64_t frames;         // of a video
+    int64_t rows;           // of a sound's filter bank; 0: the run has no sounds
     int64_t threads;        // that will compute (0: as many as the process may use): scratch depends on them
-    int64_t samples_ahead;  // that the loader holds ready, each taken for a video
+    int64_t samples_ahead;  // that the loader holds ready, each taken for a video with its sound
     bool backward;
 } VlPlanOptions;
 
-// Plans the micro-batches that take the most: one of text alone, one of as many videos as fit. Not collective.
+// Plans the micro-batches that take the most: one of text alone, others of as many videos, sounds and videos with sound
+// as fit; the numbers of the micro-batch are those of the last of these, of videos where the model sees. Not
+// collective.
 VlStatus vl_memory_plan(const VlModelConfig *config, const VlPlanOptions *options, VlMemoryPlan *plan);
 // The same for one given batch (only its shape is read).
 VlStatus vl_memory_plan_batch(const VlModelConfig *config, const VlPlanOptions *options, const VlBatch *batch,
                               VlMemoryPlan *plan);
-// FLOPs, forward and backward, of one sample of `tokens` text tokens, all of them labelled, the id of its video or
-// picture of `frames` frames counted as one (0 frames: text).
-VlStatus vl_plan_sample_flops(const VlModelConfig *config, const VlPlanOptions *options, int64_t tokens, int64_t frames,
-                              int64_t *flops);
+// A sample of `tokens` text tokens, all of them labelled, the id of its medium counted as one.
+typedef struct VlSampleShape {
+    VlModal modal;
+    int64_t tokens;
+    int64_t frames, rows;  // of its medium: stored frames (of a picture 1), and rows of its sound's filter bank
+} VlSampleShape;
+// Tokens in the place of its medium; 0 for text.
+int64_t vl_plan_media_tokens(const VlModelConfig *config, VlSampleShape shape);
+// FLOPs, forward and backward, of one sample.
+VlStatus vl_plan_sample_flops(const VlModelConfig *config, const VlPlanOptions *options, VlSampleShape shape,
+                              VlPartFlops *flops);
 void vl_memory_plan_print(FILE *file, const VlMemoryPlan *plan);
 
 #endif

@@ -1,12 +1,20 @@
 #include "train/micro_batch.h"
 
 #include "base/memory.h"
+#include "model/beats.h"
+
+int64_t vl_media_tokens(void *user, VlModal modal, int64_t frames, int64_t rows) {
+    const VlModelConfig *config = user;
+    int64_t shown = modal == VL_MODAL_IMAGE ? config->num_frames : frames, tokens = 0;
+    if (config->has_vision && frames > 0) tokens += vl_model_visual_tokens(config, shown);
+    if (config->has_audio && rows > 0) tokens += vl_beats_tokens(&config->audio, rows);
+    return tokens;
+}
 
 int64_t vl_sample_expanded_tokens(const VlModelConfig *config, const VlSample *sample) {
     if (sample->bad) return 0;
-    if (sample->frames == 0) return sample->tokens;
-    return sample->tokens - 1 +
-           vl_model_visual_tokens(config, sample->modal == VL_MODAL_IMAGE ? config->num_frames : sample->frames);
+    if (sample->frames == 0 && sample->rows == 0) return sample->tokens;
+    return sample->tokens - 1 + vl_media_tokens((void *)(uintptr_t)config, sample->modal, sample->frames, sample->rows);
 }
 
 int64_t vl_micro_batch_end(const VlModelConfig *config, const VlSample *samples, int64_t count, int64_t begin,
@@ -44,8 +52,8 @@ VlStatus vl_micro_batch_build(VlBatch *batch, const VlModelConfig *config, const
         if (sample->bad) continue;
         VlSequence *sequence = &sequences[good];
         *sequence = (VlSequence){.tokens = sample->tokens, .ids = sample->ids, .labels = sample->labels};
-        if (sample->frames > 0) {
-            media[good] = (VlMedium){.frames = sample->frames};
+        if (sample->frames > 0 || sample->rows > 0) {
+            media[good] = (VlMedium){.frames = sample->frames, .rows = sample->rows, .fbank = sample->fbank};
             sequence->media = 1;
             sequence->medium = &media[good];
         }

@@ -6,7 +6,11 @@
 #include "data/sample.h"
 #include "model/batch_build.h"
 
-// Tokens of a sample after its frames are spliced in. 0 for a bad sample.
+// Tokens in the place of a modality id: a picture is shown num_frames times, a video's sound stands behind its frames.
+// What the model has no tower for gives none. As a VlMediaTokens, `user` is the VlModelConfig.
+int64_t vl_media_tokens(void *user, VlModal modal, int64_t frames, int64_t rows);
+
+// Tokens of a sample after its medium is spliced in. 0 for a bad sample.
 int64_t vl_sample_expanded_tokens(const VlModelConfig *config, const VlSample *sample);
 
 // The end of the micro-batch that begins at samples[begin]: as many samples as fit `budget` tokens, in order, at least

@@ -8,7 +8,6 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/random.h"
-#include "model/load.h"
 #include "train/checkpoint.h"
 #include "train/checkpoint_manifest.h"
 
@@ -61,6 +60,8 @@ static VlStatus inherit(VlModelSource *source) {
     VL_TRY(vl_path_join(path, source->checkpoint[source->checkpoints - 1], "config.resolved.yaml"));
     VL_TRY(vl_config_load(&config, path, 0, NULL));
     source->frames = config.data.frames;
+    source->sound_seconds = config.data.sound_seconds;
+    memcpy(source->fbank_dtype, config.data.fbank_dtype, sizeof source->fbank_dtype);
     memcpy(source->aspect, config.data.aspect, sizeof source->aspect);
     memcpy(source->protocol, config.data.protocol, sizeof source->protocol);
     vl_config_free(&config);
@@ -79,22 +80,24 @@ static bool counts_for_hash(const char *name) {
     return dot && (strcmp(dot, ".safetensors") == 0 || strcmp(dot, ".bin") == 0 || strcmp(dot, ".json") == 0);
 }
 
+static VlStatus mix_file(const char *path, uint64_t *mixed) {
+    char hex[33];
+    VL_TRY(vl_hash_file(path, hex));
+    mixed[0] = mixed[0] * 0x9E3779B97F4A7C15u + vl_hash_string(hex);
+    mixed[1] = (mixed[1] ^ vl_hash_string(vl_path_last(path))) * 0xC2B2AE3D27D4EB4Fu + mixed[0];
+    return VL_OK;
+}
+
 // The hash of hashes of a folder's files.
 static VlStatus hash_folder(const char *folder, uint64_t *mixed) {
-    char path[VL_PATH_MAX], hex[33], **names;
+    char path[VL_PATH_MAX], **names;
     int64_t count;
     VL_TRY(vl_list_folder(folder, &names, &count));
     VlStatus status = VL_OK;
     for (int64_t i = 0; i < count && status == VL_OK; i++) {
         status = vl_path_join(path, folder, names[i]);
         if (status != VL_OK) break;
-        if (!vl_path_is_folder(path) && counts_for_hash(names[i])) {
-            status = vl_hash_file(path, hex);
-            if (status == VL_OK) {
-                mixed[0] = mixed[0] * 0x9E3779B97F4A7C15u + vl_hash_string(hex);
-                mixed[1] = (mixed[1] ^ vl_hash_string(names[i])) * 0xC2B2AE3D27D4EB4Fu + mixed[0];
-            }
-        }
+        if (!vl_path_is_folder(path) && counts_for_hash(names[i])) status = mix_file(path, mixed);
     }
     vl_free_names(names, count);
     return status;
@@ -112,6 +115,7 @@ static VlStatus hash_source(const VlModelSource *source, char hex[33]) {
     VL_TRY(vl_model_config_load(&config, source->folder));
     VL_TRY(hash_folder(source->folder, mixed));
     if (config.vision_folder[0]) VL_TRY(hash_folder(config.vision_folder, mixed));
+    if (config.audio_file[0]) VL_TRY(mix_file(config.audio_file, mixed));
     snprintf(hex, 33, "%016llx%016llx", (unsigned long long)mixed[0], (unsigned long long)mixed[1]);
     return VL_OK;
 }
@@ -142,15 +146,13 @@ VlStatus vl_model_source_check(const VlModelSource *source) {
     return VL_OK;
 }
 
-// The values at the root: from the folder's files, or from the checkpoint of a whole model, verified.
-static VlStatus load_root(const VlModelSource *source, VlContext *context, VlVlm *model, VlComm *comm,
-                          VlLoadReport *report) {
+VlStatus vl_model_source_load_root(const VlModelSource *source, VlContext *context, VlVlm *model,
+                                   VlLoadReport *report) {
     VlManifest manifest;
     VlWeights weights;
     const VlModelConfig *config = vl_vlm_config(model);
     if (!*source->model)
         return vl_model_load(context, vl_vlm_params(model), config, (uint64_t)source->seed, true, report);
-    VL_TRY(vl_checkpoint_verify(comm, source->model));
     VL_TRY(vl_manifest_open(&manifest, source->model));
     VlStatus status = vl_manifest_weights(&manifest, &weights, NULL);
     if (status == VL_OK) {
@@ -169,7 +171,8 @@ VlStatus vl_model_source_load(const VlModelSource *source, VlContext *context, V
     if (vl_comm_rank(comm) == 0) status = vl_model_source_check(source);
     VL_TRY(vl_comm_agree(comm, status));
     for (int64_t i = 0; i < source->checkpoints; i++) VL_TRY(vl_checkpoint_verify(comm, source->checkpoint[i]));
-    VL_TRY(load_root(source, context, model, comm, &report));
+    if (*source->model) VL_TRY(vl_checkpoint_verify(comm, source->model));
+    VL_TRY(vl_model_source_load_root(source, context, model, &report));
     for (int group = 0; source->checkpoints == 0 && group < VL_GROUP_COUNT; group++) {
         if (report.initialised[group] == 0) continue;
         if (!complete) {

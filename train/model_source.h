@@ -4,6 +4,7 @@
 #define VL_TRAIN_MODEL_SOURCE_H
 
 #include "dist/comm.h"
+#include "model/load.h"
 #include "model/vlm.h"
 #include "train/config.h"
 
@@ -17,9 +18,11 @@ typedef struct VlModelSource {
     int64_t checkpoints;       // applied one after the other
     char checkpoint[VL_SOURCE_CHECKPOINTS][VL_PATH_MAX];
     int64_t seed;  // initialises what the folder lacks
-    // Of the newest checkpoint's run; 0 and "" for a folder: frames of a video, data.aspect, data.protocol.
+    // Of the newest checkpoint's run; 0 and "" for a folder: frames of a video, data.sound_seconds, data.aspect,
+    // data.protocol, data.fbank_dtype.
     int64_t frames;
-    char aspect[VL_CONFIG_TEXT], protocol[VL_CONFIG_TEXT];
+    double sound_seconds;
+    char aspect[VL_CONFIG_TEXT], protocol[VL_CONFIG_TEXT], fbank_dtype[VL_CONFIG_TEXT];
     char hash[33];  // of all that the values come from; "" until vl_model_source_identify
 } VlModelSource;
 
@@ -34,6 +37,9 @@ VlStatus vl_model_source_check(const VlModelSource *source);
 // it lacks is initialised. Collective.
 VlStatus vl_model_source_load(const VlModelSource *source, VlContext *context, VlVlm *model, VlComm *comm,
                               bool complete);
+// The part of it that reads the root, unverified: the values, or, on a planning context, only what is stored and what
+// is not. Not collective.
+VlStatus vl_model_source_load_root(const VlModelSource *source, VlContext *context, VlVlm *model, VlLoadReport *report);
 // Fills in source->hash, 32 hexadecimal digits: over names and contents of the folder's weight files and configuration,
 // or, with checkpoints, over the last one's manifest, which names the hashes of what lies below. One rank reads the
 // files. Collective.

@@ -28,6 +28,9 @@ static VlStatus pack(const VlConfig *config, const char *annotations, const char
                              .num_frames = config->data.frames > 0 ? config->data.frames
                                            : model.frames > 0      ? model.frames
                                                                    : model_config.num_frames,
+                             .has_audio = model_config.has_audio,
+                             .sound_seconds = config->data.sound_seconds,
+                             .sound_bf16 = strcmp(config->data.fbank_dtype, "bf16") == 0,
                              .threads = config->threads > 0 ? config->threads : vl_cpu_count(),
                              .bad_samples = config->limits.bad_samples,
                              .bad_in_a_row = config->limits.bad_in_a_row,
@@ -39,10 +42,11 @@ static VlStatus pack(const VlConfig *config, const char *annotations, const char
     vl_log_progress("%s", "");
     VL_TRY(status);
     vl_log(VL_LOG_INFO,
-           "%s: %" PRId64 " samples (%" PRId64 " texts, %" PRId64 " images, %" PRId64 " videos) in %" PRId64
-           " shards, %.1f MB; %" PRId64 " bad, %" PRId64 " with sound left out",
-           shards, report.samples, report.texts, report.images, report.videos, report.shards,
-           (double)report.stored / 1e6, report.bad, report.unsupported);
+           "%s: %" PRId64 " samples (%" PRId64 " texts, %" PRId64 " images, %" PRId64 " videos, %" PRId64
+           " sounds, %" PRId64 " videos with sound) in %" PRId64 " shards, %.1f MB; %" PRId64 " bad, %" PRId64
+           " videos without a sound track packed as silence",
+           shards, report.samples, report.texts, report.images, report.videos, report.sounds, report.heard_videos,
+           report.shards, (double)report.stored / 1e6, report.bad, report.silent);
     return VL_OK;
 }
 

@@ -6,12 +6,15 @@
 #include "data/packed.h"
 
 typedef struct Kind {
-    double samples;         // of a pass, weighted
-    double tokens, frames;  // sums
+    double samples;               // of a pass, weighted
+    double tokens, frames, rows;  // sums
 } Kind;
 
+// A video with its sound is a kind of its own.
+enum { VIDEO_WITH_SOUND = VL_MODAL_AUDIO + 1, KINDS };
+
 typedef struct Census {
-    Kind kind[VL_MODAL_AUDIO + 1];
+    Kind kind[KINDS];
 } Census;
 
 static int64_t least(int64_t value, int64_t bound) { return value < bound ? value : bound; }
@@ -23,10 +26,12 @@ static VlStatus count_source(const VlConfigSource *source, Census *census, int64
         int64_t place;
         const VlShard *shard = vl_packed_find(&packed, i, &place);
         const VlShardRow *row = vl_shard_row(shard, place);
-        Kind *kind = &census->kind[row->modality];
+        int64_t rows = vl_shard_rows(shard, place);
+        Kind *kind = &census->kind[row->modality == VL_MODAL_VIDEO && rows > 0 ? VIDEO_WITH_SOUND : row->modality];
         kind->samples += source->weight;
         kind->tokens += source->weight * row->tokens;
         kind->frames += source->weight * (double)vl_shard_frames(shard, place);
+        kind->rows += source->weight * (double)rows;
     }
     *epoch_samples += llround((double)packed.samples * source->weight);
     vl_packed_close(&packed);
@@ -44,18 +49,23 @@ static VlStatus count_sources(const VlConfig *config, Census *census, VlTimePlan
     return VL_OK;
 }
 
-// Adds the FLOPs and tokens of `share` of a sample; a picture is shown in the place of every frame.
-static VlStatus add_kind(const VlModelConfig *model, const VlPlanOptions *options, VlModal modal, const Kind *kind,
+// Adds the FLOPs and tokens of `share` of a sample.
+static VlStatus add_kind(const VlModelConfig *model, const VlPlanOptions *options, int which, const Kind *kind,
                          double share, VlTimePlan *plan) {
-    int64_t frames = modal == VL_MODAL_TEXT    ? 0
-                     : modal == VL_MODAL_IMAGE ? model->num_frames
-                                               : llround(kind->frames / kind->samples);
-    int64_t visual = frames > 0 ? vl_model_visual_tokens(model, frames) : 0, flops = 0;
-    int64_t text = least(llround(kind->tokens / kind->samples), options->max_tokens - (visual ? visual - 1 : 0));
-    if (text < 2) text = 2;
-    VL_TRY(vl_plan_sample_flops(model, options, text, frames, &flops));
-    plan->step_flops += share * (double)flops;
-    plan->sample_tokens += share * (double)(text + (visual ? visual - 1 : 0));
+    VlSampleShape shape = {.modal = which == VIDEO_WITH_SOUND ? VL_MODAL_VIDEO : (VlModal)which,
+                           .frames = llround(kind->frames / kind->samples),
+                           .rows = llround(kind->rows / kind->samples)};
+    int64_t media = vl_plan_media_tokens(model, shape), beside = media > 0 ? media - 1 : 0;
+    VlPartFlops flops;
+    shape.tokens = least(llround(kind->tokens / kind->samples), options->max_tokens - beside);
+    if (shape.tokens < 2) shape.tokens = 2;
+    VL_TRY(vl_plan_sample_flops(model, options, shape, &flops));
+    for (int part = 0; part < VL_GROUP_COUNT; part++) {
+        for (int pass = 0; pass < VL_PASSES; pass++) {
+            plan->step_parts[part][pass] += share * (double)flops.of[part][pass];
+        }
+    }
+    plan->sample_tokens += share * (double)(shape.tokens + beside);
     return VL_OK;
 }
 
@@ -66,18 +76,29 @@ VlStatus vl_time_plan(const VlConfig *config, const VlModelConfig *model, const 
     *plan = (VlTimePlan){.steps = config->train.steps};
     VL_TRY(count_sources(config, &census, plan));
     if (!plan->packed) {
-        VlModal modal = model->has_vision ? VL_MODAL_VIDEO : VL_MODAL_TEXT;
-        census.kind[modal] = (Kind){1, (double)options->max_tokens, (double)options->frames};
+        double frames = model->has_vision ? (double)options->frames : 0,
+               rows = model->has_audio ? (double)options->rows : 0;
+        int kind = frames > 0 ? (rows > 0 ? VIDEO_WITH_SOUND : VL_MODAL_VIDEO)
+                   : rows > 0 ? VL_MODAL_AUDIO
+                              : VL_MODAL_TEXT;
+        census.kind[kind] = (Kind){1, (double)options->max_tokens, frames, rows};
     } else if (plan->steps == 0) {
         int64_t batch = config->train.global_batch;
         plan->steps = (plan->epoch_samples * config->train.epochs + batch - 1) / batch;
     }
-    for (int modal = 0; modal <= VL_MODAL_AUDIO; modal++) samples += census.kind[modal].samples;
-    for (int modal = 0; modal <= VL_MODAL_AUDIO; modal++) {
-        const Kind *kind = &census.kind[modal];
-        if (kind->samples > 0) VL_TRY(add_kind(model, options, (VlModal)modal, kind, kind->samples / samples, plan));
+    for (int i = 0; i < KINDS; i++) samples += census.kind[i].samples;
+    for (int i = 0; i < KINDS; i++) {
+        const Kind *kind = &census.kind[i];
+        if (kind->samples > 0) {
+            VL_TRY(add_kind(model, options, i, kind, kind->samples / samples, plan));
+        }
     }
-    plan->step_flops *= (double)config->train.global_batch;
+    for (int part = 0; part < VL_GROUP_COUNT; part++) {
+        for (int pass = 0; pass < VL_PASSES; pass++) {
+            plan->step_parts[part][pass] *= (double)config->train.global_batch;
+            plan->step_flops += plan->step_parts[part][pass];
+        }
+    }
     return VL_OK;
 }
 
@@ -101,11 +122,26 @@ static void print_duration(FILE *file, double seconds) {
     }
 }
 
+// The parts that compute anything, a line each; in the unit of the whole step.
+static void print_parts(FILE *file, const VlTimePlan *plan) {
+    double step = plan->step_flops;
+    const char *unit = flops_unit(&step);
+    double divisor = step > 0 ? plan->step_flops / step : 1;
+    fprintf(file, "  %-18s %14s %16s %17s\n", unit, "forward", "input gradients", "weight gradients");
+    for (int part = 0; part < VL_GROUP_COUNT; part++) {
+        const double *of = plan->step_parts[part];
+        if (of[VL_PASS_FORWARD] == 0) continue;
+        fprintf(file, "  %-18s %14.4g %16.4g %17.4g\n", vl_group_name((VlGroup)part), of[VL_PASS_FORWARD] / divisor,
+                of[VL_PASS_INPUTS] / divisor, of[VL_PASS_WEIGHTS] / divisor);
+    }
+}
+
 void vl_time_plan_print(FILE *file, const VlTimePlan *plan, int64_t global_batch, int64_t ranks, double rate) {
     double step = plan->step_flops, run = plan->step_flops * (double)plan->steps;
     const char *step_unit = flops_unit(&step), *run_unit = flops_unit(&run);
     fprintf(file, "A step: %" PRId64 " samples of %.0f tokens (%s), %.4g %s\n", global_batch, plan->sample_tokens,
             plan->packed ? "the mean of the shards" : "the longest; the sources are not packed yet", step, step_unit);
+    print_parts(file, plan);
     if (plan->steps > 0) {
         fprintf(file, "The run: %" PRId64 " steps, %.4g %s\n", plan->steps, run, run_unit);
     } else {

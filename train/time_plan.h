@@ -9,8 +9,9 @@ typedef struct VlTimePlan {
     bool packed;            // counted from the sources' shards; else every sample is taken for the longest
     int64_t epoch_samples;  // of one pass over the sources; 0: not packed yet
     int64_t steps;          // of the run; 0: cannot be told before the sources are packed
-    double sample_tokens;   // mean, visual tokens counted
+    double sample_tokens;   // mean, the media's tokens counted
     double step_flops;      // mean, forward and backward of the whole batch, over all ranks
+    double step_parts[VL_GROUP_COUNT][VL_PASSES];  // their sum is step_flops
 } VlTimePlan;
 
 // Reads the shards' tables where all sources are packed. A sample counts as one of its modality's mean length. Not

@@ -47,10 +47,15 @@ static VlStatus evaluate_course(VlTrainer *trainer) {
     return VL_OK;
 }
 
-// At its end: all controls side by side.
+// At its end: all controls side by side, unless they are not wanted.
 static VlStatus evaluate_end(VlTrainer *trainer) {
     char *table;
-    for (int control = 0; control < VL_CONTROL_COUNT; control++) VL_TRY(evaluate(trainer, (VlControl)control));
+    if (strcmp(trainer->config->heldout.controls, "none") == 0) return evaluate_course(trainer);
+    for (int control = 0; control < VL_CONTROL_COUNT; control++) {
+        if (vl_heldout_has_control(&trainer->heldout, (VlControl)control)) {
+            VL_TRY(evaluate(trainer, (VlControl)control));
+        }
+    }
     if (!vl_trainer_leads(trainer)) return VL_OK;
     VL_TRY(vl_heldout_table(&trainer->heldout, &table));
     for (char *line = strtok(table, "\n"); line; line = strtok(NULL, "\n")) vl_log(VL_LOG_INFO, "%s", line);

@@ -22,6 +22,7 @@ typedef struct VlTrainer {
     VlTokenizer *tokenizer;
     VlPreprocessConfig preprocess;
     char fingerprint[VL_PREPROCESSING_MAX];
+    char sound[VL_SOUND_PREPROCESSING_MAX];  // "": the model has no audio tower
     VlLoader *loader;
     VlHeldout heldout;
     bool has_heldout;

@@ -13,14 +13,13 @@
 #include "train/bench_machine.h"
 #include "train/pack_sources.h"
 #include "train/sample_length.h"
+#include "train/stage_needs.h"
 #include "train/trainer_parts.h"
-
-static int64_t visual_tokens(void *user, int64_t frames) { return vl_model_visual_tokens(user, frames); }
 
 static VlStatus loader_options(VlTrainer *trainer, VlLoaderOptions *options) {
     const VlConfig *config = trainer->config;
-    bool plain = strcmp(config->data.labels, "plain") == 0 ||
-                 (strcmp(config->data.labels, "stage") == 0 && strcmp(config->stage, "pretrain") == 0);
+    bool pretrain = strcmp(config->stage, "pretrain") == 0 || strcmp(config->stage, "audio-pretrain") == 0;
+    bool plain = strcmp(config->data.labels, "plain") == 0 || (strcmp(config->data.labels, "stage") == 0 && pretrain);
     *options = (VlLoaderOptions){.mix = config->data.mix,
                                  .seed = (uint64_t)config->train.seed,
                                  .global_batch = config->train.global_batch,
@@ -33,11 +32,12 @@ static VlStatus loader_options(VlTrainer *trainer, VlLoaderOptions *options) {
                                  .max_tokens = config->data.max_tokens,
                                  .truncate_expanded = strcmp(config->data.truncate, "expanded") == 0,
                                  .num_frames = trainer->model_config.num_frames,
-                                 .visual_tokens = visual_tokens,
-                                 .visual_tokens_user = &trainer->model_config,
+                                 .media_tokens = vl_media_tokens,
+                                 .media_tokens_user = &trainer->model_config,
                                  .height = trainer->preprocess.height,
                                  .width = trainer->preprocess.width,
-                                 .preprocessing = trainer->fingerprint};
+                                 .preprocessing = trainer->fingerprint,
+                                 .sound = trainer->sound};
     return vl_protocol_parse(&options->protocol, config->data.protocol);
 }
 
@@ -55,6 +55,10 @@ static VlStatus open_data(VlTrainer *trainer) {
     VL_TRY(loader_options(trainer, &options));
     VL_TRY(vl_pack_fingerprint(&trainer->preprocess, aspect, options.protocol, trainer->model_config.num_frames,
                                trainer->fingerprint));
+    if (trainer->model_config.has_audio) {
+        vl_pack_sound_fingerprint(config->data.sound_seconds, strcmp(config->data.fbank_dtype, "bf16") == 0,
+                                  trainer->sound);
+    }
     VL_TRY(VL_NEW(&sources, config->data.sources));
     for (int64_t i = 0; i < config->data.sources; i++) {
         sources[i] = (VlSource){.shards = config->data.source[i].shards, .weight = config->data.source[i].weight};
@@ -215,11 +219,14 @@ VlStatus vl_trainer_set_up(VlTrainer *trainer) {
     if (!config->output[0]) return vl_error(VL_USAGE, "output is missing: the folder of this run");
     VL_TRY(vl_model_source_open(&trainer->base, config->model.path, config->train.seed));
     VL_TRY(vl_model_config_load(&trainer->model_config, trainer->base.folder));
+    VlStatus status =
+        vl_trainer_leads(trainer) ? vl_stage_check(config->stage, &trainer->base, &trainer->model_config) : VL_OK;
+    VL_TRY(vl_comm_agree(trainer->comm, status));
     int64_t frames = config->data.frames > 0 ? config->data.frames : trainer->base.frames;
     if (frames > 0) trainer->model_config.num_frames = frames;
     VL_TRY(vl_sample_check_longest(config, &trainer->model_config));
     VL_TRY(vl_config_dump(config, &trainer->configuration));
-    VlStatus status = vl_trainer_leads(trainer) ? open_output(trainer) : VL_OK;
+    status = vl_trainer_leads(trainer) ? open_output(trainer) : VL_OK;
     VL_TRY(vl_comm_agree(trainer->comm, status));
     VL_TRY(vl_comm_agree(trainer->comm, open_data(trainer)));
     VL_TRY(vl_comm_agree(trainer->comm, build_model(trainer)));

@@ -153,11 +153,15 @@ VlStatus vl_trainer_step(VlTrainer *trainer, VlStepMetrics *metrics) {
     VL_TRY(account_bad(trainer, samples, count, counts[BAD]));
 
     VL_TRY(vl_optimizer_clear_gradients(&trainer->optimizer));
-    trainer->context->flops = 0;
+    trainer->context->flops = (VlFlops){0};
     double scale = counts[LABELS] > 0 ? 1.0 / (double)counts[LABELS] : 0.0;
-    VL_TRY(accumulate(trainer, samples, count, scale, &loss));
+    vl_vlm_drop_layers(trainer->model, trainer->config->train.layer_drop, (uint64_t)trainer->progress.seed,
+                       trainer->progress.step);
+    VlStatus status = accumulate(trainer, samples, count, scale, &loss);
+    vl_vlm_drop_layers(trainer->model, 0, 0, 0);
+    VL_TRY(status);
     VL_TRY(vl_buckets_finish(trainer->buckets));
-    double sums[] = {loss, (double)trainer->context->flops};
+    double sums[] = {loss, (double)vl_flops_total(&trainer->context->flops)};
     VL_TRY(vl_comm_reduce(trainer->comm, VL_SUM_F64, sums, 2));
     loss = sums[0] * scale;
     VL_TRY(vl_optimizer_gradient_norm(&trainer->optimizer, &norm));

@@ -211,6 +211,7 @@ VlStatus vl_gemm(VlContext *context, VlGemm gemm) {
         multiply_nothing(&gemm);
         return VL_OK;
     }
+    context->multiplied += 2 * gemm.m * gemm.n * gemm.k;
     Tiles tiles = choose_tiles(gemm.m, gemm.n, gemm.k);
     int64_t count = tiles.row_tiles * tiles.column_tiles;
     dnnl_status_t failure = dnnl_success;

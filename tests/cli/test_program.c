@@ -29,8 +29,8 @@ static void fails(int code, int expected, const char *part) {
 
 // ---- Help and usage ----------------------------------------------------------------------------------------------
 
-static const char *const commands[] = {"world",  "pack", "plan", "train", "generate",
-                                       "parity", "info", "show", "probe", "bench"};
+static const char *const commands[] = {"world", "pack", "plan",  "train",  "generate", "parity",
+                                       "info",  "show", "probe", "report", "bench"};
 static const char *const probes[] = {"tokenize", "detokenize", "prompt", "frames", "image", "video"};
 static const char *const benches[] = {"machine", "train", "data"};
 
@@ -76,7 +76,7 @@ static void usage_errors_name_the_nearest_word(void **state) {
     fails(vl2("generate", "--model", MODEL), 2, "give --prompt TEXT");
     fails(vl2("generate", "--model", MODEL, "--ids"), 2, "go together");
     fails(vl2("generate", "--model", MODEL, "--prompt", "x", "--image", "a", "--video", "b"), 2,
-          "one of --video and --image");
+          "one of --video, --image and --audio");
     fails(vl2("generate", "--model", MODEL, "--model", MODEL), 2, "--model is given twice");
     fails(vl2("generate", "--model", MODEL, "--prompt", "x", "--dtype", "f64"), 2, "--dtype is 'f64'");
     fails(vl2("generate", "--model", MODEL, "--prompt", "x", "--max-new-tokens", "many"), 2,
@@ -165,7 +165,8 @@ static void info_on_every_kind_of_path(void **state) {
     answers(vl2("info", checkpoint, "--tensors", "--hash"), "model.layers.0.self_attn.q_proj.weight", "manifest.json");
     answers(vl2("info", path_of_run), "run: ", "checkpoint: ", "step 4 of 4", "trained: connector,llm", "upon: " MODEL);
     answers(vl2("info", checkpoint), "step 2 of 4, global batch 16, seed 42", "steps left out: 0, bad samples: 0");
-    answers(vl2("info", shards), "folder of 1 shards", "samples: 16 (4 text, 12 image, 0 video)");
+    answers(vl2("info", shards), "folder of 1 shards",
+            "samples: 16 (4 text, 12 image, 0 video, 0 audio, 0 video with its sound)");
     answers(vl2("info", shard), "shard: ", "42 x 42", "aspect pad");
 }
 

@@ -15,14 +15,19 @@
 
 #include "base/files.h"
 #include "base/memory.h"
+#include "data/fbank.h"
 #include "data/pack.h"
 #include "data/pack_manifest.h"
 #include "data/shard.h"
 
 #define MODEL VL_SOURCE_DIR "/tests/golden/pack/model"
 #define PREPROCESSING "made up for a test"
+#define SOUND_PREPROCESSING "sounds made up for a test"
+// The turns of an annotation.
+#define TURNS(tag) \
+    "\"conversations\":[{\"from\":\"human\",\"value\":\"" tag "What?\"},{\"from\":\"gpt\",\"value\":\"That.\"}]"
 
-enum { SIDE = 6, FRAMES = 4 };  // made-up samples: frames of 6 x 6, at most 4
+enum { SIDE = 6, FRAMES = 4, ROWS = 3 };  // made-up samples: frames of 6 x 6, at most 4; at most 3 rows of sound
 
 #define assert_status(expression, wanted)                                                                \
     do {                                                                                                 \
@@ -85,25 +90,36 @@ static inline void flip(const char *path, int64_t offset, int bits) {
     assert_int_equal(fclose(file), 0);
 }
 
-// Sample n of a made-up folder: text, image, video, video by n % 4.
+// Sample n of a made-up folder: text, image, video, video, audio, video with its sound by n % 6.
 static inline VlModal made_modal(int64_t n) {
-    return n % 4 == 0 ? VL_MODAL_TEXT : n % 4 == 1 ? VL_MODAL_IMAGE : VL_MODAL_VIDEO;
+    static const VlModal modals[] = {VL_MODAL_TEXT,  VL_MODAL_IMAGE, VL_MODAL_VIDEO,
+                                     VL_MODAL_VIDEO, VL_MODAL_AUDIO, VL_MODAL_VIDEO};
+    return modals[n % 6];
 }
-static inline int64_t made_frames(int64_t n) { return n % 4 == 0 ? 0 : n % 4 == 1 ? 1 : FRAMES - n % 8 / 4; }
+static inline int64_t made_frames(int64_t n) {
+    return made_modal(n) == VL_MODAL_IMAGE ? 1 : made_modal(n) == VL_MODAL_VIDEO ? FRAMES - n % 8 / 4 : 0;
+}
+static inline int64_t made_rows(int64_t n) { return n % 6 < 4 ? 0 : ROWS - n / 6 % ROWS; }
+
+// Values of all sizes and signs, zero among them.
+static inline float made_value(int64_t n, int64_t i) { return (float)((n * 31 + i * i * 7) % 257 - 100) / 7.0F; }
 
 // Blotches, with enough noise that compression does not hide a chunk's borders.
 static inline uint8_t made_pixel(int64_t n, int64_t i) { return (uint8_t)(n * 37 + i / 3 + (i * i * 7 + n * i) % 11); }
 
 static inline void made_text(int64_t n, char text[1024]) {
-    static const char *const tags[] = {"", "<image>\\n", "<video>\\n"}, *const modals[] = {"text", "image", "video"};
+    static const char *const tags[] = {"", "<image>\\n", "<video>\\n", "<audio>\\n"};
+    static const char *const modals[] = {"text", "image", "video", "audio"};
     char words[512] = "";
     for (int64_t i = 0; i < n % 13 + 1; i++)
         snprintf(words + strlen(words), sizeof words - strlen(words), " word%d", (int)i);
-    snprintf(text, 1024,
-             "{\"id\":\"sample-%d\",\"kind\":\"%s\",\"modal\":\"%s\",\"conversations\":[{\"from\":\"human\",\"value\":"
-             "\"%sWhat "
-             "is it?\"},{\"from\":\"gpt\",\"value\":\"Number %d:%s.\"}]}",
-             (int)n, n % 2 ? "odd" : "even", modals[made_modal(n)], tags[made_modal(n)], (int)n, words);
+    snprintf(
+        text, 1024,
+        "{\"id\":\"sample-%d\",\"kind\":\"%s\",\"modal\":\"%s\",%s\"conversations\":[{\"from\":\"human\",\"value\":"
+        "\"%sWhat "
+        "is it?\"},{\"from\":\"gpt\",\"value\":\"Number %d:%s.\"}]}",
+        (int)n, n % 2 ? "odd" : "even", modals[made_modal(n)], made_rows(n) && made_frames(n) ? "\"va\":true," : "",
+        tags[made_modal(n)], (int)n, words);
 }
 
 static inline VlFrameTime made_time(int64_t n, int64_t i) {
@@ -113,11 +129,15 @@ static inline VlFrameTime made_time(int64_t n, int64_t i) {
 static inline void add_made_sample(VlShardWriter *writer, int64_t n) {
     char text[1024], id[32];
     uint8_t pixels[FRAMES * SIDE * SIDE * 3];
+    float fbank[ROWS * VL_FBANK_BINS];
     VlFrameTime times[FRAMES];
+    VlShardMedium medium = {
+        .frames = made_frames(n), .pixels = pixels, .times = times, .rows = made_rows(n), .fbank = fbank};
     int32_t media = -1;
     for (int64_t i = 0; i < (int64_t)sizeof pixels; i++) pixels[i] = made_pixel(n, i);
     for (int64_t i = 0; i < FRAMES; i++) times[i] = made_time(n, i);
-    if (made_frames(n)) assert_ok(vl_shard_writer_media(writer, made_frames(n), pixels, times, &media));
+    for (int64_t i = 0; i < ROWS * VL_FBANK_BINS; i++) fbank[i] = made_value(n, i);
+    if (medium.frames + medium.rows > 0) assert_ok(vl_shard_writer_media(writer, &medium, &media));
     made_text(n, text);
     snprintf(id, sizeof id, "sample-%d", (int)n);
     VlShardSample sample = {.id = id,
@@ -133,6 +153,7 @@ static inline void add_made_sample(VlShardWriter *writer, int64_t n) {
 static inline VlShardHeader made_header(void) {
     VlShardHeader header = {.height = SIDE, .width = SIDE, .num_frames = FRAMES, .chunk_bytes = 1024};
     snprintf(header.preprocessing, sizeof header.preprocessing, PREPROCESSING);
+    snprintf(header.sound, sizeof header.sound, SOUND_PREPROCESSING);
     return header;
 }
 

@@ -70,6 +70,13 @@ static void test_samples(void **state) {
     // A tag that stands in the question stays where it is.
     expect_table("image,question,answer\na.png,What is <image>?,A\n",
                  "2 {" TURNS("What is <image>?", "A") ",\"id\":\"row 2\",\"image\":\"a.png\"}\n");
+    // Sounds, and videos with and without theirs.
+    expect_table("audio,video,sound,question,answer\na.wav,,,What?,That.\n,a.mp4, Yes ,,That.\n,a.mp4,NO,Q,A\n"
+                 ",,no,Q,A\n",
+                 "2 {\"audio\":\"a.wav\"," TURNS("<audio>\\nWhat?", "That.") ",\"id\":\"row 2\"}\n"
+                 "3 {" TURNS("<video>", "That.") ",\"id\":\"row 3\",\"va\":true,\"video\":\"a.mp4\"}\n"
+                 "4 {" TURNS("<video>\\nQ", "A") ",\"id\":\"row 4\",\"video\":\"a.mp4\"}\n"
+                 "5 {" TURNS("Q", "A") ",\"id\":\"row 5\"}\n");
     expect_table("video,answer\n", "");
     expect_table("video,answer", "");
     expect_table("answer,question\n\n\n\xc3\xa4,\xe6\xbc\xa2\n",
@@ -81,12 +88,23 @@ static void test_bad_rows(void **state) {
     expect_table(
         "video,image,question,answer,id\na.mp4,b.png,Q,A,one\na.mp4,,Q, ,two\n,,,A,three\na.mp4,,Yes, or no?,A,x\n"
         "a.mp4,,Q,A\na.mp4,,Q,A,last\n",
-        "2 {\"id\":\"one\"}it names both a video and an image; a sample has one medium\n"
+        "2 {\"id\":\"one\"}it names more than one of video, image and audio; a sample has one medium\n"
         "3 {\"id\":\"two\"}its answer is empty\n"
         "4 {\"id\":\"three\"}it has neither a medium nor a question\n"
         "5 {\"id\":\"row 5\"}it has 6 cells, and the header has 5; cells that hold commas stand in quotes\n"
         "6 {\"id\":\"row 6\"}it has 4 cells, and the header has 5; cells that hold commas stand in quotes\n"
         "7 {" TURNS("<video>\\nQ", "A") ",\"id\":\"last\",\"video\":\"a.mp4\"}\n");
+}
+
+static void test_bad_sounds(void **state) {
+    (void)state;
+    expect_table(
+        "video,image,audio,sound,answer\n,,a.wav,yes,A\n,b.png,,yes,A\na.mp4,,a.wav,,A\na.mp4,,,true,A\n,,,yes,A\n",
+        "2 {\"id\":\"row 2\"}its sound is 'yes', but it names no video\n"
+        "3 {\"id\":\"row 3\"}its sound is 'yes', but it names no video\n"
+        "4 {\"id\":\"row 4\"}it names more than one of video, image and audio; a sample has one medium\n"
+        "5 {\"id\":\"row 5\"}its sound is neither 'yes' nor 'no'\n"
+        "6 {\"id\":\"row 6\"}it has neither a medium nor a question\n");
 }
 
 static void test_damaged_tables(void **state) {
@@ -222,8 +240,9 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_samples),    cmocka_unit_test(test_bad_rows), cmocka_unit_test(test_damaged_tables),
-        cmocka_unit_test(test_long_table), cmocka_unit_test(test_lists),    cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_samples),        cmocka_unit_test(test_bad_rows),   cmocka_unit_test(test_bad_sounds),
+        cmocka_unit_test(test_damaged_tables), cmocka_unit_test(test_long_table), cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_faults),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

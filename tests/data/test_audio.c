@@ -111,12 +111,19 @@ static void clips_start_where_the_sampler_says(void **state) {
                  {57600007, false, 7196000, 21588002, 50372006}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         int64_t starts[VL_AUDIO_CLIPS];
-        vl_audio_clip_starts(cases[i].count, cases[i].to_the_end, starts);
+        vl_audio_clip_starts(cases[i].count, VL_AUDIO_CLIPS, cases[i].to_the_end, starts);
         assert_int_equal(starts[0], 0);
         assert_int_equal(starts[1], cases[i].second);
         assert_int_equal(starts[3], cases[i].fourth);
         assert_int_equal(starts[7], cases[i].last);
     }
+    int64_t starts[VL_AUDIO_CLIPS];
+    vl_audio_clip_starts(96000, 2, false, starts);
+    assert_int_equal(starts[1], 32000);
+    vl_audio_clip_starts(96000, 2, true, starts);
+    assert_int_equal(starts[1], 64000);
+    vl_audio_clip_starts(96000, 1, true, starts);
+    assert_int_equal(starts[0], 0);
 }
 
 // ---- Files -----------------------------------------------------------------
@@ -356,6 +363,65 @@ static void a_long_file_needs_no_more_memory(void **state) {
     unlink(path);
 }
 
+// Shorter sounds: of a file, the beginning of its window; of a video, as many clips as fit. The reference's 30 s hold
+// them both where nothing is cut.
+static void sounds_of_other_lengths(void **state) {
+    (void)state;
+    enum { RATE = VL_FBANK_RATE, TRACK = 11 * RATE };
+    char path[VL_PATH_MAX];
+    double *whole, *part;
+    bool silent;
+    make_wave("eleven.wav", RATE, 1, TRACK, 5, path);
+    VlAudioOptions options = options_of(VL_AUDIO_FILE, 0);
+    assert_int_equal(vl_audio_rows(0), VL_AUDIO_FRAMES);
+    assert_int_equal(vl_audio_rows(30), VL_AUDIO_FRAMES);
+    assert_int_equal(vl_audio_rows(1), 98);
+    must(vl_audio_read(path, &options, &whole, &silent));
+    static const double seconds[] = {1, 2.5, 9, 12.25, 29.99};
+    for (size_t i = 0; i < sizeof seconds / sizeof *seconds; i++) {
+        int64_t wanted = vl_audio_samples(seconds[i]), clips = (int64_t)(seconds[i] / 2);
+        options.source = VL_AUDIO_FILE;
+        options.seconds = seconds[i];
+        must(vl_audio_read(path, &options, &part, &silent));
+        assert_memory_equal(part, whole, (size_t)wanted * sizeof *part);
+        vl_free(part);
+        options.source = VL_AUDIO_VIDEO;
+        must(vl_audio_read(path, &options, &part, &silent));
+        clips = clips < 1 ? 1 : clips > VL_AUDIO_CLIPS ? VL_AUDIO_CLIPS : clips;
+        for (int64_t k = 0; k < wanted; k++) {
+            int64_t clip = k / (2 * RATE), at = clip * (TRACK - 2 * RATE) / clips + k % (2 * RATE);
+            double value = clip < clips ? whole[at] : 0;  // libswresample leaves 16 kHz mono of 16 bits as it is
+            if (part[k] != value) fail_msg("%g s: sample %lld is %g, not %g", seconds[i], (long long)k, part[k], value);
+        }
+        vl_free(part);
+    }
+    vl_free(whole);
+    options = options_of(VL_AUDIO_FILE, 0);
+    options.seconds = 2;
+    options.bf16 = true;
+    must(vl_audio_read_fbank(fbank, path, &options, values, &silent));
+    float *exact;
+    must(VL_NEW(&exact, vl_audio_rows(2) * VL_FBANK_BINS));
+    options.bf16 = false;
+    must(vl_audio_read_fbank(fbank, path, &options, exact, &silent));
+    int64_t moved = 0;
+    for (int64_t i = 0; i < vl_audio_rows(2) * VL_FBANK_BINS; i++) {
+        if (!(fabsf(values[i] - exact[i]) <= fabsf(exact[i]) / 256)) fail_msg("%g became %g", exact[i], values[i]);
+        uint32_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        assert_int_equal(bits & 0xffff, 0);
+        moved += values[i] != exact[i];
+    }
+    assert_true(moved > 1000);
+    vl_free(exact);
+    static const double impossible[] = {0.5, 30.1, -1, NAN, INFINITY};
+    for (int i = 0; i < 5; i++) {
+        options.seconds = impossible[i];
+        assert_int_equal(vl_audio_read(path, &options, &part, &silent), VL_INVALID);
+    }
+    unlink(path);
+}
+
 static int set_up(void **state) {
     (void)state;
     make_folder(scratch);
@@ -380,6 +446,7 @@ int main(void) {
                                             cmocka_unit_test(windows_at_random),
                                             cmocka_unit_test(headers_that_lie),
                                             cmocka_unit_test(cut_files),
+                                            cmocka_unit_test(sounds_of_other_lengths),
                                             cmocka_unit_test(few_samples_or_none),
                                             cmocka_unit_test(a_long_file_needs_no_more_memory)};
     int failed = cmocka_run_group_tests(always, NULL, NULL);

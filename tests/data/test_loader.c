@@ -2,16 +2,22 @@
 
 #include "base/crc32c.h"
 #include "data/deal.h"
+#include "data/sample_read.h"
 #include "tests/data/packing.h"
 
-enum { VISUAL_TOKENS = 5, GLOBAL_BATCH = 12, STEPS = 9 };
+enum { VISUAL_TOKENS = 5, SOUND_TOKENS = 7, GLOBAL_BATCH = 12, STEPS = 9 };
 
 static char *work;  // two packed sources: "a" (2 shards of 20 samples), "b" (1 shard of 15)
 static VlTokenizer *tokenizer;
 
-static int64_t visual_tokens(void *user, int64_t frames) {
+static int64_t media_tokens(void *user, VlModal modal, int64_t frames, int64_t rows) {
     (void)user;
-    return VISUAL_TOKENS * frames;
+    return VISUAL_TOKENS * (modal == VL_MODAL_IMAGE ? FRAMES : frames) + SOUND_TOKENS * rows;
+}
+
+// What the medium adds to a sample's ids.
+static int64_t extra_tokens(const VlSample *sample) {
+    return sample->modal == VL_MODAL_TEXT ? 0 : media_tokens(NULL, sample->modal, sample->frames, sample->rows) - 1;
 }
 
 static int set_up(void **state) {
@@ -53,10 +59,11 @@ static void set(Setting *setting, int64_t rank, int64_t ranks, int64_t threads, 
                                          .max_tokens = 2048,
                                          .truncate_expanded = true,
                                          .num_frames = FRAMES,
-                                         .visual_tokens = visual_tokens,
+                                         .media_tokens = media_tokens,
                                          .height = SIDE,
                                          .width = SIDE,
-                                         .preprocessing = PREPROCESSING};
+                                         .preprocessing = PREPROCESSING,
+                                         .sound = SOUND_PREPROCESSING};
 }
 
 // Everything that a sample holds, in one number; 0 for a bad one.
@@ -66,6 +73,7 @@ static uint32_t digest(const VlSample *sample) {
     crc = vl_crc32c(crc, sample->labels, sample->tokens * 8);
     crc = vl_crc32c(crc, sample->id, (int64_t)strlen(sample->id));
     crc = vl_crc32c(crc, sample->kind, (int64_t)strlen(sample->kind));
+    crc = vl_crc32c(crc, sample->fbank, sample->rows * VL_FBANK_BINS * 4);
     return vl_crc32c(crc, sample->pixels, sample->frames * sample->height * sample->width * 3);
 }
 
@@ -127,10 +135,12 @@ static void test_content(void **state) {
         assert_string_equal(sample->kind, n % 2 ? "odd" : "even");
         assert_int_equal(sample->modal, made_modal(n));
         assert_int_equal(sample->frames, made_frames(n));
+        assert_int_equal(sample->rows, made_rows(n));
         for (int64_t k = 0; k < sample->frames * SIDE * SIDE * 3; k++)
             assert_int_equal(sample->pixels[k], made_pixel(n, k));
+        for (int64_t k = 0; k < sample->rows * VL_FBANK_BINS; k++) assert_true(sample->fbank[k] == made_value(n, k));
         for (int64_t k = 0; k < sample->tokens; k++) {
-            media += sample->ids[k] == (sample->modal == VL_MODAL_IMAGE ? -200 : -201);
+            media += sample->ids[k] == vl_modal_id(sample->modal) && sample->ids[k] < 0;
             assert_true(sample->labels[k] == -100 || sample->labels[k] == sample->ids[k]);
             if (sample->labels[k] >= 0) labelled++;
         }
@@ -181,8 +191,7 @@ static void test_ranks_get_even_work(void **state) {
             assert_ok(vl_loader_next(loader, step, &samples, &count, &seconds));
             for (int64_t i = 0; i < count; i++) {
                 int64_t n = samples[i].source * 100 + samples[i].index;
-                int64_t frames = samples[i].modal == VL_MODAL_IMAGE ? FRAMES : samples[i].frames;
-                int64_t tokens = 20 + 3 * (n % 13) + (frames ? VISUAL_TOKENS * frames - 1 : 0);
+                int64_t tokens = 20 + 3 * (n % 13) + extra_tokens(&samples[i]);
                 dealt[step][rank] += vl_deal_cost(tokens);
                 turns[step][samples[i].position % RANKS] += vl_deal_cost(tokens);
             }
@@ -328,8 +337,7 @@ static void test_truncation(void **state) {
         assert_ok(vl_loader_open(&loader, &setting.options));
         assert_ok(vl_loader_next(loader, 0, &samples, &count, &seconds));
         for (int64_t i = 0; i < count; i++) {
-            int64_t frames = whole[i].modal == VL_MODAL_IMAGE ? FRAMES : whole[i].frames;
-            int64_t extra = expanded && whole[i].frames ? VISUAL_TOKENS * frames - 1 : 0;
+            int64_t extra = expanded ? extra_tokens(&whole[i]) : 0;
             int64_t kept = whole[i].tokens + extra > limit ? limit - extra : whole[i].tokens;
             assert_false(samples[i].bad);
             assert_int_equal(samples[i].tokens, kept);
@@ -349,7 +357,7 @@ static void test_truncation(void **state) {
     assert_ok(vl_loader_open(&loader, &setting.options));
     assert_ok(vl_loader_next(loader, 0, &samples, &count, &seconds));
     for (int64_t i = 0; i < count; i++) {
-        assert_int_equal(samples[i].bad, whole[i].frames > 0);
+        assert_int_equal(samples[i].bad, whole[i].modal != VL_MODAL_TEXT);
         if (samples[i].bad) assert_non_null(strstr(samples[i].reason, "max_tokens"));
         if (!samples[i].bad) assert_int_equal(samples[i].tokens, VISUAL_TOKENS + 1);
         bad += samples[i].bad;
@@ -384,14 +392,15 @@ static void test_pattern(void **state) {
     int64_t count;
     double seconds;
     set(&setting, 0, 1, 2, 2);
-    setting.options.mix = "v,i,t,v";
+    setting.options.mix = "av,i,t,v,a,av";
     assert_ok(vl_loader_open(&loader, &setting.options));
     for (int64_t step = 0; step < 3; step++) {
         assert_ok(vl_loader_next(loader, step, &samples, &count, &seconds));
         for (int64_t i = 0; i < count; i++) {
-            assert_int_equal(samples[i].modal, i % 4 == 1   ? VL_MODAL_IMAGE
-                                               : i % 4 == 2 ? VL_MODAL_TEXT
-                                                            : VL_MODAL_VIDEO);
+            static const VlModal wanted[] = {VL_MODAL_VIDEO, VL_MODAL_IMAGE, VL_MODAL_TEXT,
+                                             VL_MODAL_VIDEO, VL_MODAL_AUDIO, VL_MODAL_VIDEO};
+            assert_int_equal(samples[i].modal, wanted[i % 6]);
+            assert_int_equal(samples[i].rows > 0, i % 6 == 0 || i % 6 >= 4);
         }
     }
     vl_loader_close(loader);
@@ -411,6 +420,18 @@ static void test_refusals(void **state) {
     set(&setting, 0, 1, 1, 1);
     setting.options.num_frames = FRAMES * 2;
     assert_status(vl_loader_open(&loader, &setting.options), VL_INVALID);
+    set(&setting, 0, 1, 1, 1);
+    setting.options.sound = "another";
+    assert_status(vl_loader_open(&loader, &setting.options), VL_INVALID);
+    assert_error_names("data.sound_seconds");
+    assert_error_names("shard-00000.h5");
+    setting.options.sound = NULL;
+    assert_status(vl_loader_open(&loader, &setting.options), VL_INVALID);
+    assert_error_names("no audio tower");
+    set(&setting, 0, 1, 1, 1);
+    setting.options.mix = "v,i,t,av";
+    assert_status(vl_loader_open(&loader, &setting.options), VL_INVALID);
+    assert_error_names("audio samples");
     set(&setting, 2, 2, 1, 1);
     assert_status(vl_loader_open(&loader, &setting.options), VL_INVALID);
     set(&setting, 0, 1, 0, 1);
@@ -425,6 +446,87 @@ static void test_refusals(void **state) {
     set(&setting, 0, 1, 1, 1);
     setting.source[1].weight = 0.0;
     assert_status(vl_loader_open(&loader, &setting.options), VL_INVALID);
+}
+
+// A shard answers only for what it holds: without sounds any preprocessing of sounds will do, without frames any of
+// frames.
+static void test_only_what_is_held_counts(void **state) {
+    (void)state;
+    VlLoader *loader;
+    Setting setting;
+    make_packed(in_folder(work, "seen"), 0, 1, 4);
+    make_packed(in_folder(work, "heard"), 4, 1, 1);
+    set(&setting, 0, 1, 1, 1);
+    setting.options.sources = 1;
+    setting.source[0].shards = in_folder(work, "seen");
+    setting.options.sound = "another";
+    assert_ok(vl_loader_open(&loader, &setting.options));
+    assert_false(vl_loader_has_sound(loader));
+    vl_loader_close(loader);
+    setting.options.sound = NULL;
+    assert_ok(vl_loader_open(&loader, &setting.options));
+    vl_loader_close(loader);
+    setting.source[0].shards = in_folder(work, "heard");
+    assert_status(vl_loader_open(&loader, &setting.options), VL_INVALID);
+    setting.options.sound = SOUND_PREPROCESSING;
+    setting.options.height = setting.options.width = 0;
+    setting.options.preprocessing = "another";
+    assert_ok(vl_loader_open(&loader, &setting.options));
+    assert_true(vl_loader_has_sound(loader));
+    vl_loader_close(loader);
+}
+
+// A text record that speaks of another medium than the one that is stored makes a bad sample.
+static void test_text_against_medium(void **state) {
+    (void)state;
+    enum { CASES = 3 };
+    static const char *const texts[CASES] = {
+        "{\"id\":\"\",\"kind\":\"\",\"modal\":\"video\",%s\"conversations\":[{\"from\":\"human\",\"value\":\"<video>"
+        "\\nA\"},"
+        "{\"from\":\"gpt\",\"value\":\"B\"}]}",
+        "{\"id\":\"\",\"kind\":\"\",\"modal\":\"audio\",%s\"conversations\":[{\"from\":\"human\",\"value\":\"<audio>"
+        "\\nA\"},"
+        "{\"from\":\"gpt\",\"value\":\"B\"}]}",
+        "{\"id\":\"\",\"kind\":\"\",\"modal\":\"text\",%s\"conversations\":[{\"from\":\"human\",\"value\":\"A\"},"
+        "{\"from\":\"gpt\",\"value\":\"B\"}]}"};
+    VlShardHeader header = made_header();
+    VlShardScratch scratch = {0};
+    VlSampleRules rules = {.tokenizer = tokenizer,
+                           .prompt = {.protocol = VL_PROTOCOL_AV, .mode = VL_PROMPT_TRAIN_SFT},
+                           .max_tokens = 2048,
+                           .media_tokens = media_tokens};
+    uint8_t pixels[FRAMES * SIDE * SIDE * 3] = {0};
+    float fbank[ROWS * VL_FBANK_BINS] = {0};
+    VlFrameTime times[FRAMES] = {{0}};
+    VlShardMedium medium = {.frames = 2, .pixels = pixels, .times = times, .rows = ROWS, .fbank = fbank};
+    VlShardWriter *writer;
+    VlShard *shard;
+    VlPool *pool;
+    const char *path = in_folder(work, "against.h5");
+    assert_ok(vl_pool_open(&pool, 1));
+    assert_ok(vl_shard_writer_open(&writer, path, &header, pool));
+    int32_t row;
+    assert_ok(vl_shard_writer_media(writer, &medium, &row));
+    for (int i = 0; i <= CASES; i++) {
+        char text[512];
+        snprintf(text, sizeof text, texts[i % CASES], i == CASES ? "\"va\":true," : "");
+        VlShardSample sample = {
+            .id = "", .text = text, .length = (int64_t)strlen(text), .media = row, .modality = VL_MODAL_VIDEO};
+        assert_ok(vl_shard_writer_sample(writer, &sample));
+    }
+    assert_ok(vl_shard_writer_commit(writer));
+    assert_ok(vl_shard_open(&shard, path));
+    for (int i = 0; i <= CASES; i++) {
+        VlSample sample = {0};
+        bool cut;
+        assert_status(vl_sample_read(shard, i, &rules, &scratch, &sample, &cut), i == CASES ? VL_OK : VL_FORMAT);
+        if (i < CASES) assert_error_names("different modalities");
+        assert_int_equal(sample.rows, ROWS);
+        vl_sample_clear(&sample);
+    }
+    vl_shard_scratch_free(&scratch);
+    vl_shard_close(shard);
+    vl_pool_close(pool);
 }
 
 static void test_data_hash(void **state) {
@@ -484,6 +586,8 @@ int main(void) {
         cmocka_unit_test(test_close_at_any_time),
         cmocka_unit_test(test_pattern),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_only_what_is_held_counts),
+        cmocka_unit_test(test_text_against_medium),
         cmocka_unit_test(test_data_hash),
         cmocka_unit_test(test_every_failure),
     };

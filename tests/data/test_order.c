@@ -140,13 +140,36 @@ static void test_pattern(void **state) {
     vl_order_free(order);
 }
 
+// The joint stage's pattern: videos with their sound are a modality of their own, apart from videos and sounds.
+static void test_pattern_with_sound(void **state) {
+    (void)state;
+    uint8_t modality[40];
+    for (int i = 0; i < 40; i++) modality[i] = i < 20 ? VL_ORDER_AV : i < 30 ? VL_MODAL_AUDIO : VL_MODAL_VIDEO;
+    const VlOrderSource source = {.samples = 40, .weight = 1.0, .modality = modality};
+    const uint8_t pattern[] = {VL_ORDER_AV, VL_ORDER_AV, VL_MODAL_AUDIO, VL_MODAL_VIDEO};
+    VlOrder *order = make(&source, 1, "av,av,a,v", 3);
+    int seen[40] = {0};
+    for (int64_t i = 0; i < 40; i++) {
+        VlOrderPlace place = vl_order_at(order, i);
+        assert_int_equal(modality[place.index], pattern[i % 4]);
+        seen[place.index]++;
+    }
+    for (int i = 0; i < 40; i++) assert_int_equal(seen[i], 1);
+    vl_order_free(order);
+    assert_status(vl_order_create(&order, &source, 1, "av,a", 0), VL_INVALID);
+    assert_error_names("10 video samples");
+    assert_status(vl_order_create(&order, &source, 1, "v,a", 0), VL_INVALID);
+    assert_error_names("video with its sound");
+}
+
 static void test_refusals(void **state) {
     (void)state;
     const uint8_t texts[3] = {VL_MODAL_TEXT, VL_MODAL_TEXT, VL_MODAL_IMAGE};
     const VlOrderSource source = {.samples = 3, .weight = 1.0, .modality = texts};
     VlOrderSource wrong = source;
     VlOrder *order;
-    static const char *const bad_mixes[] = {"", "v,", ",v", "x", "vi", "v v", "proportionate", "v,,i"};
+    static const char *const bad_mixes[] = {"",     "v,", ",v",  "x",   "vi",   "v v", "proportionate",
+                                            "v,,i", "va", "av,", "avi", "a,va", "AV"};
     for (size_t i = 0; i < sizeof bad_mixes / sizeof *bad_mixes; i++) {
         assert_status(vl_order_create(&order, &source, 1, bad_mixes[i], 0), VL_USAGE);
     }
@@ -202,6 +225,7 @@ int main(void) {
         cmocka_unit_test(test_seed_and_pass_change_the_order),
         cmocka_unit_test(test_far_positions),
         cmocka_unit_test(test_pattern),
+        cmocka_unit_test(test_pattern_with_sound),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_deal),
     };

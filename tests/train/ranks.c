@@ -2,7 +2,7 @@
 // cut in another way, and runs that go on with another number of ranks. A failed check ends all ranks.
 //
 // train_rank FOLDER MODE: the ranks share FOLDER. MODE "leave" keeps a run there for another number of ranks to
-// continue, which "continue" does.
+// continue, which "go_on" does; "hear" and "hear_again" are the golden curves of the stages with sound.
 #include "tests/train/golden_curve.h"
 
 static VlComm *ranks, *alone;  // all of them; this one as a run of its own
@@ -28,31 +28,33 @@ static void expect_near(const char *what, const char *a, const char *b, int64_t 
     Curve x, y;
     read_curve(a, &x);
     read_curve(b, &y);
-    assert_int_equal(x.steps, 30);
-    double distance = loss_distance(&x, &y, begin, 30);
+    assert_int_equal(x.steps, y.steps);
+    double distance = loss_distance(&x, &y, begin, x.steps);
     if (!(distance <= limit)) fail_msg("%s: %.2g away, limit %.2g", what, distance, limit);
     printf("%s: losses within %.1e\n", what, distance);
 }
 
-static void golden_curves(void) {
-    static const char *const stages[] = {"pretrain", "finetune"};
+static void golden_curve(const char *stage) {
     char run[VL_PATH_MAX], single[VL_PATH_MAX], name[64];
-    for (int i = 0; i < 2; i++) {
-        snprintf(name, sizeof name, "%s-1", stages[i]);
-        shared_path(run, stages[i]);
-        shared_path(single, name);
-        run_on_ranks(stages[i], run, "train.seed=42");
-        if (leader) {
-            char checkpoint[VL_PATH_MAX];
-            checkpoint_path(checkpoint, run, 30);  // a file and a table of each rank, the manifest, the configuration
-            assert_int_equal(count_names(checkpoint), 2 * vl_comm_size(ranks) + 2);
-            assert_ok(train(alone, folder, stages[i], single));
-            check_curve(run, stages[i]);
-            check_weights(run, stages[i]);
-        }
-        wait_for_all();
-        expect_near(stages[i], run, single, 0, 2e-5);
+    snprintf(name, sizeof name, "%s-1", stage);
+    shared_path(run, stage);
+    shared_path(single, name);
+    run_on_ranks(stage, run, "train.seed=42");
+    if (leader) {
+        char checkpoint[VL_PATH_MAX];  // a file and a table of each rank, the manifest, the configuration
+        checkpoint_path(checkpoint, run, golden_run(stage)->steps);
+        assert_int_equal(count_names(checkpoint), 2 * vl_comm_size(ranks) + 2);
+        assert_ok(train(alone, folder, stage, single));
+        check_curve(run, stage);
+        check_weights(run, stage);
     }
+    wait_for_all();
+    expect_near(stage, run, single, 0, 2e-5);
+}
+
+static void golden_curves(void) {
+    golden_curve("pretrain");
+    golden_curve("finetune");
 }
 
 static void small_micro_batches(void) {
@@ -64,14 +66,15 @@ static void small_micro_batches(void) {
     expect_near("one sample a micro-batch", run, whole, 0, 2e-5);
 }
 
-// From step 10 of a run on as many ranks: the same bits.
-static void continue_on_the_same(void) {
-    char run[VL_PATH_MAX], again[VL_PATH_MAX];
-    shared_path(run, "finetune");
-    shared_path(again, "again");
-    if (leader) copy_run_at(run, 10, again);
+// From a run's first checkpoint on as many ranks: the same bits.
+static void continue_on_the_same(const char *stage) {
+    char run[VL_PATH_MAX], again[VL_PATH_MAX], name[64];
+    snprintf(name, sizeof name, "%s-again", stage);
+    shared_path(run, stage);
+    shared_path(again, name);
+    if (leader) copy_run_at(run, golden_run(stage)->every, again);
     wait_for_all();
-    run_on_ranks("finetune", again, "train.seed=42");
+    run_on_ranks(stage, again, "train.seed=42");
     if (!leader) return;
     Curve whole, resumed;
     read_curve(run, &whole);
@@ -113,7 +116,7 @@ static void all(void **state) {
     (void)state;
     golden_curves();
     small_micro_batches();
-    continue_on_the_same();
+    continue_on_the_same("finetune");
     continue_on_others();
 }
 
@@ -121,9 +124,39 @@ static void leave(void **state) {
     char run[VL_PATH_MAX];
     (void)state;
     golden_curves();
-    continue_on_the_same();
+    continue_on_the_same("finetune");
     join(run, folder, "left");
     run_on_ranks("finetune", run, "train.seed=42");
+}
+
+static const char *const hearing[] = {"audio_pretrain", "audio_finetune", "joint"};
+
+static void hear(void **state) {
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        char run[VL_PATH_MAX];
+        shared_path(run, hearing[i]);
+        run_on_ranks(hearing[i], run, "train.seed=42");
+        if (leader) {
+            check_curve(run, hearing[i]);
+            check_weights(run, hearing[i]);
+        }
+        continue_on_the_same(hearing[i]);
+    }
+}
+
+// The curve that two ranks left, on these.
+static void hear_again(void **state) {
+    char run[VL_PATH_MAX], left[VL_PATH_MAX], name[64];
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        snprintf(name, sizeof name, "ranks-2-%s", hearing[i]);
+        join(left, folder, name);
+        shared_path(run, hearing[i]);
+        run_on_ranks(hearing[i], run, "train.seed=42");
+        if (leader) check_curve(run, hearing[i]);
+        expect_near(hearing[i], run, left, 0, 2e-5);
+    }
 }
 
 static void go_on(void **state) {
@@ -141,7 +174,8 @@ int main(int argc, char **argv) {
                                            "VL2_MPI"};
     for (size_t i = 0; i < sizeof launcher / sizeof *launcher; i++) unsetenv(launcher[i]);
     if (vl_comm_open(&alone, 0) != VL_OK || vl_comm_size(alone) != 1) return 2;
-    const struct CMUnitTest modes[] = {cmocka_unit_test(all), cmocka_unit_test(leave), cmocka_unit_test(go_on)};
+    const struct CMUnitTest modes[] = {cmocka_unit_test(all), cmocka_unit_test(leave), cmocka_unit_test(go_on),
+                                       cmocka_unit_test(hear), cmocka_unit_test(hear_again)};
     cmocka_set_test_filter(argv[2]);
     int failed = cmocka_run_group_tests(modes, NULL, NULL);
     if (failed) vl_comm_abort(ranks, 1);

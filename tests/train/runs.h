@@ -25,31 +25,56 @@ static inline void join(char out[VL_PATH_MAX], const char *folder, const char *n
     assert_ok(vl_path_join(out, folder, name));
 }
 
-// FOLDER/STAGE.yaml: the golden run of a stage, as its README has it; shards in FOLDER/STAGE-shards.
-static inline void write_config(const char *folder, const char *stage) {
-    char path[VL_PATH_MAX], text[8192], name[64];
-    snprintf(name, sizeof name, "%s.yaml", stage);
-    join(path, folder, name);
+// The golden runs, as their README has them.
+typedef struct GoldenRun {
+    const char *name, *stage, *model, *protocol, *aspect;
+    int batch, steps;
+    double warmup;
+    int every;  // steps between checkpoints
+} GoldenRun;
+
+static inline const GoldenRun *golden_run(const char *name) {
+    static const GoldenRun runs[] = {
+        {"pretrain", "pretrain", "model_vl", "vl2-main", "none", 16, 30, 0.03, 10},
+        {"finetune", "finetune", "model_vl", "vl2-main", "pad", 16, 30, 0.03, 10},
+        {"audio_pretrain", "audio-pretrain", "model_av", "vl2-av", "pad", 4, 20, 0.03, 10},
+        {"audio_finetune", "audio-finetune", "model_av", "vl2-av", "pad", 6, 20, 0.1, 10},
+        {"joint", "joint", "model_av", "vl2-av", "pad", 7, 12, 0.1, 4},
+    };
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+        if (strcmp(runs[i].name, name) == 0) return &runs[i];
+    }
+    fail_msg("there is no golden run %s", name);
+    return NULL;
+}
+
+// FOLDER/NAME.yaml: a golden run; shards in FOLDER/NAME-shards.
+static inline void write_config(const char *folder, const char *name) {
+    const GoldenRun *run = golden_run(name);
+    char path[VL_PATH_MAX], text[8192], file[64];
+    snprintf(file, sizeof file, "%s.yaml", name);
+    join(path, folder, file);
     snprintf(text, sizeof text,
              "stage: %s\n"
-             "model: {path: %s/model_vl}\n"
+             "model: {path: %s/%s}\n"
              "data:\n"
              "  sources: [{annotations: %s/data/%s.json, media: %s/data, shards: %s/%s-shards}]\n"
              "  frames: 4\n"
              "  aspect: %s\n"
-             "  protocol: vl2-main\n"
-             "train: {steps: 30, global_batch: 16, dtype: f32}\n"
-             "optim: {lr: 1.0e-3, warmup_ratio: 0.03}\n"
-             "checkpoint: {every: 10, keep: 100}\n"
+             "  protocol: %s\n"
+             "train: {steps: %d, global_batch: %d, dtype: f32}\n"
+             "optim: {lr: 1.0e-3, warmup_ratio: %g}\n"
+             "checkpoint: {every: %d, keep: 100}\n"
              "threads: 1\n",
-             stage, GOLDEN, GOLDEN, stage, GOLDEN, folder, stage, strcmp(stage, "pretrain") == 0 ? "none" : "pad");
+             run->stage, GOLDEN, run->model, GOLDEN, name, GOLDEN, folder, name, run->aspect, run->protocol, run->steps,
+             run->batch, run->warmup, run->every);
     put_file(path, text, (int64_t)strlen(text));
 }
 
 // Loads FOLDER/STAGE.yaml with overrides; a list that ends with NULL.
 static inline VlStatus load_config(VlConfig *config, const char *folder, const char *stage, const char *output,
                                    const char *const *overrides) {
-    char path[VL_PATH_MAX], name[64], where[VL_PATH_MAX + 16];
+    char path[VL_PATH_MAX], name[128], where[VL_PATH_MAX + 16];
     const char *all[MOST_OVERRIDES];
     int64_t count = 0;
     snprintf(name, sizeof name, "%s.yaml", stage);
@@ -173,7 +198,7 @@ static inline float *weight_values(const Weights *weights, const VlParam *param)
     return values;
 }
 
-// Whether two runs, checkpoints or model folders hold the same bits in every parameter.
+// Whether two runs, checkpoints or model folders hold the same bits in every parameter that takes part.
 static inline bool same_weights(const char *a_path, const char *b_path) {
     Weights a, b;
     bool same = true;
@@ -181,6 +206,7 @@ static inline bool same_weights(const char *a_path, const char *b_path) {
     open_weights(&b, b_path);
     const VlParams *params = vl_vlm_params(a.model);
     for (int64_t i = 0; i < params->count; i++) {
+        if (params->rows[i]->unused) continue;
         float *x = weight_values(&a, params->rows[i]);
         float *y = weight_values(&b, vl_vlm_params(b.model)->rows[i]);
         same &= memcmp(x, y, (size_t)vl_elements(params->rows[i]->shape) * sizeof *x) == 0;

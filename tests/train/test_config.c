@@ -48,6 +48,31 @@ static void stages_set_defaults(void **state) {
     assert_string_equal(config.train.trainable, "connector");
     assert_true(config.optim.lr == 1e-3);
     vl_config_free(&config);
+    static const struct {
+        const char *stage, *trainable;
+        double rate;
+    } heard[] = {{"audio-pretrain", "audio_projector", 1e-3},
+                 {"audio-finetune", "audio_tower,audio_projector", 2e-5},
+                 {"joint", "connector,llm,audio_tower,audio_projector", 2e-5}};
+    for (int i = 0; i < 3; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "stage: %s\n", heard[i].stage);
+        assert_ok(config_of(state, &config, text));
+        assert_string_equal(config.train.trainable, heard[i].trainable);
+        assert_true(config.optim.lr == heard[i].rate && config.train.layer_drop == 0);
+        vl_config_free(&config);
+    }
+    assert_ok(config_of(state, &config, "stage: joint\n"));
+    assert_true(config.data.sound_seconds == 30);
+    assert_string_equal(config.data.fbank_dtype, "f32");
+    vl_config_free(&config);
+    assert_ok(config_of(state, &config, "data: {sound_seconds: 2.5, fbank_dtype: bf16}\n"));
+    assert_true(config.data.sound_seconds == 2.5);
+    assert_string_equal(config.data.fbank_dtype, "bf16");
+    vl_config_free(&config);
+    expect_override_error(state, "data.sound_seconds=0.5", "1 .. 30");
+    expect_override_error(state, "data.sound_seconds=31", "1 .. 30");
+    expect_override_error(state, "data.fbank_dtype=f16", "f32 bf16");
     // What is written out wins over the stage's defaults, wherever the stage stands.
     assert_ok(config_of(state, &config, "optim: {lr: 5.0e-4}\nstage: pretrain\n"));
     assert_true(config.optim.lr == 5e-4);
@@ -134,7 +159,7 @@ static void errors_of_a_file(void **state) {
     expect_error(state, "optim:\n  warmup_ratio: 1.01\n", ":2: ", "outside of 0 .. 1");
     expect_error(state, "train:\n  dtype: fp16\n", ":2: ", "'fp16' is none of: f32 bf16");
     expect_error(state, "train:\n  trainable: [connector, lm]\n",
-                 ":2: ", "'lm' is none of: vision_tower connector llm");
+                 ":2: ", "'lm' is none of: vision_tower connector llm audio_tower audio_projector");
     expect_error(state, "train:\n  trainable: connector,\n", ":2: ", "'' is none of");
     expect_error(state, "train:\n  trainable: [[llm]]\n", ":2: ", "an entry is no single value");
     expect_error(state, "train: 5\n", ":1: ", "train is a map of keys");
@@ -165,7 +190,14 @@ static void errors_of_the_command_line(void **state) {
     expect_override_error(state, "=5", "unknown key ''");
     expect_override_error(state, "train.steps=", "'' is no number");
     expect_override_error(state, "train.steps=x", "'x' is no number");
-    expect_override_error(state, "stage=joint", "'joint' is none of: pretrain finetune");
+    expect_override_error(state, "stage=joined",
+                          "'joined' is none of: pretrain finetune audio-pretrain audio-finetune joint");
+    expect_override_error(state, "stage=audio_pretrain", "'audio_pretrain' is none of");
+    expect_override_error(state, "train.layer_drop=1", "train.layer_drop: 1 is outside of 0 .. 0.999999");
+    expect_override_error(state, "train.layer_drop=-0.1", "outside of 0 ..");
+    expect_override_error(state, "train.layer_drop=often", "'often' is no number");
+    expect_override_error(state, "train.layerdrop=0.1", "the nearest is 'train.layer_drop'");
+    expect_override_error(state, "train.trainable=beats", "'beats' is none of");
     expect_override_error(state, "train.trainable=[connector,lm]", "'lm' is none of");
     expect_override_error(state, "train=5", "unknown key 'train'");
     expect_override_error(state, "data.sources=x", "data.sources is a list of maps: it is given in a file");
@@ -265,7 +297,7 @@ static int64_t resolve_folder(void **state, const char *folder) {
 static void shipped_files_resolve(void **state) {
     int64_t resolved = resolve_folder(state, VL_SOURCE_DIR "/configs");
     print_message("%lld configurations\n", (long long)resolved);
-    assert_true(resolved >= 4);
+    assert_true(resolved >= 10);
 }
 
 static void help_names_every_key(void **state) {

@@ -4,7 +4,8 @@
 #include "tests/train/golden_curve.h"
 
 static VlComm *comm;
-static const char *const stages[] = {"pretrain", "finetune"};
+static const char *const stages[] = {"pretrain", "finetune", "audio_pretrain", "audio_finetune", "joint"};
+enum { STAGES = sizeof stages / sizeof *stages };
 
 // ---- Token ids and labels of every sample, as the loader gives them to training
 
@@ -27,13 +28,16 @@ static void check_list(const char *id, const json_t *list, const int64_t *found,
     }
 }
 
-static int64_t no_visual_tokens(void *user, int64_t frames) {
+static int64_t few_tokens(void *user, VlModal modal, int64_t frames, int64_t rows) {
     (void)user;
-    return frames;
+    (void)modal;
+    return frames + rows / 16;
 }
 
 static void check_tokens(const char *folder, const char *stage) {
-    char path[VL_PATH_MAX], shards[VL_PATH_MAX], fingerprint[VL_PREPROCESSING_MAX];
+    char path[VL_PATH_MAX], shards[VL_PATH_MAX], model[VL_PATH_MAX];
+    char fingerprint[VL_PREPROCESSING_MAX], sound[VL_SOUND_PREPROCESSING_MAX] = "";
+    const GoldenRun *run = golden_run(stage);
     json_t *expected;
     VlTokenizer *tokenizer;
     VlPreprocessConfig preprocess;
@@ -41,35 +45,41 @@ static void check_tokens(const char *folder, const char *stage) {
     VlSample *samples;
     int64_t count;
     double wait;
-    bool pretrain = strcmp(stage, "pretrain") == 0;
+    VlAspect aspect;
+    VlProtocol protocol;
+    bool plain = vl_ends_with(stage, "pretrain");
+    join(model, GOLDEN, run->model);
     snprintf(path, sizeof path, "%s/expected/%s/tokens.json", GOLDEN, stage);
     snprintf(shards, sizeof shards, "%.3000s/%s-shards", folder, stage);
     assert_ok(vl_json_load(path, 1 << 20, &expected));
-    assert_ok(vl_tokenizer_load(&tokenizer, GOLDEN "/model_vl"));
-    assert_ok(vl_preprocess_load(&preprocess, GOLDEN "/model_vl"));
-    assert_ok(
-        vl_pack_fingerprint(&preprocess, pretrain ? VL_ASPECT_NONE : VL_ASPECT_PAD, VL_PROTOCOL_MAIN, 4, fingerprint));
+    assert_ok(vl_tokenizer_load(&tokenizer, model));
+    assert_ok(vl_preprocess_load(&preprocess, model));
+    assert_ok(vl_aspect_parse(&aspect, run->aspect));
+    assert_ok(vl_protocol_parse(&protocol, run->protocol));
+    assert_ok(vl_pack_fingerprint(&preprocess, aspect, protocol, 4, fingerprint));
+    if (strcmp(run->model, "model_av") == 0) vl_pack_sound_fingerprint(30, false, sound);
     VlSource source = {shards, 1};
     VlLoaderOptions options = {.sources = 1,
                                .source = &source,
                                .mix = "proportional",
                                .seed = 1,
-                               .global_batch = 16,
+                               .global_batch = run->batch,
                                .ranks = 1,
                                .threads = 1,
                                .prefetch = 1,
                                .tokenizer = tokenizer,
-                               .protocol = VL_PROTOCOL_MAIN,
-                               .mode = pretrain ? VL_PROMPT_TRAIN_PLAIN : VL_PROMPT_TRAIN_SFT,
+                               .protocol = protocol,
+                               .mode = plain ? VL_PROMPT_TRAIN_PLAIN : VL_PROMPT_TRAIN_SFT,
                                .max_tokens = 2048,
                                .num_frames = 4,
-                               .visual_tokens = no_visual_tokens,
+                               .media_tokens = few_tokens,
                                .height = preprocess.height,
                                .width = preprocess.width,
-                               .preprocessing = fingerprint};
+                               .preprocessing = fingerprint,
+                               .sound = sound};
     assert_ok(vl_loader_open(&loader, &options));
     assert_ok(vl_loader_next(loader, 0, &samples, &count, &wait));
-    assert_int_equal(count, 16);
+    assert_int_equal(count, run->batch);
     assert_int_equal(json_array_size(expected), count);
     for (int64_t i = 0; i < count; i++) {
         assert_false(samples[i].bad);
@@ -83,13 +93,13 @@ static void check_tokens(const char *folder, const char *stage) {
 }
 
 static void tokens_equal_the_references(void **state) {
-    for (int i = 0; i < 2; i++) check_tokens(*state, stages[i]);
+    for (int i = 0; i < STAGES; i++) check_tokens(*state, stages[i]);
 }
 
 // ---- Curves
 
 static void golden_curves(void **state) {
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < STAGES; i++) {
         const char *run = scratch(state, stages[i]);
         assert_ok(train(comm, *state, stages[i], run));
         check_curve(run, stages[i]);
@@ -99,23 +109,29 @@ static void golden_curves(void **state) {
 
 // Micro-batches of one sample each, and of a few: the same sums in another order.
 static void many_micro_batches(void **state) {
-    static const char *const budgets[] = {"train.micro_tokens=2", "train.micro_tokens=200"};
-    Curve whole, parts;
-    read_curve(scratch(state, "finetune"), &whole);
-    for (int i = 0; i < 2; i++) {
-        const char *run = scratch(state, i ? "parts-200" : "parts-2");
-        assert_ok(train(comm, *state, "finetune", run, budgets[i], "threads=2"));
-        check_curve(run, "finetune");
+    static const struct {
+        const char *stage, *run, *budget;
+    } cases[] = {{"finetune", "parts-2", "train.micro_tokens=2"},
+                 {"finetune", "parts-200", "train.micro_tokens=200"},
+                 {"joint", "joint-parts-2", "train.micro_tokens=2"},
+                 {"joint", "joint-parts-2000", "train.micro_tokens=2000"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Curve whole, parts;
+        const char *run = scratch(state, cases[i].run);
+        assert_ok(train(comm, *state, cases[i].stage, run, cases[i].budget, "threads=2"));
+        check_curve(run, cases[i].stage);
+        read_curve(scratch(state, cases[i].stage), &whole);
         read_curve(run, &parts);
         double distance = loss_distance(&parts, &whole, 0, whole.steps);
-        if (!(distance <= 2e-5)) fail_msg("%s: %.2g away", budgets[i], distance);
+        if (!(distance <= 2e-5)) fail_msg("%s: %.2g away", cases[i].run, distance);
     }
 }
 
 // A run that was stopped after a checkpoint gives the bits of the one that was not, and its record is the same, too.
 static void resumed_runs_give_the_same_bits(void **state) {
-    for (int i = 0; i < 2; i++) {
-        for (int64_t step = 10; step <= 30; step += 10) {
+    for (int i = 0; i < STAGES; i++) {
+        const GoldenRun *golden = golden_run(stages[i]);
+        for (int64_t step = golden->every; step <= golden->steps; step += golden->every) {
             char name[64];
             snprintf(name, sizeof name, "%s-from-%lld", stages[i], (long long)step);
             const char *run = scratch(state, stages[i]), *again = scratch(state, name);
@@ -135,7 +151,7 @@ static int set_up(void **state) {
     if (make_scratch(state)) return -1;
     vl_log_configure(VL_LOG_WARNING, 0);
     assert_ok(vl_comm_open(&comm, 0));
-    for (int i = 0; i < 2; i++) pack_stage(*state, stages[i]);
+    for (int i = 0; i < STAGES; i++) pack_stage(*state, stages[i]);
     return 0;
 }
 

@@ -134,6 +134,65 @@ static void the_table_names_kinds_and_groups(void **state) {
     free(text);
 }
 
+// The loss of one held-out question under every control, at the end of a run of one step; -1 where it was not asked.
+static void losses_of(const char *folder, const char *name, const char *medium, const char *tag, double *losses) {
+    char path[VL_PATH_MAX], run[VL_PATH_MAX], text[4096], file[64];
+    snprintf(file, sizeof file, "%s.json", name);
+    join(path, folder, file);
+    snprintf(text, sizeof text,
+             "[{\"id\": \"1\", %s\"conversations\": [{\"from\": \"human\", \"value\": \"%sWhat is it?\"}, "
+             "{\"from\": \"gpt\", \"value\": \"A tone.\"}]}]",
+             medium, tag);
+    put_file(path, text, (int64_t)strlen(text));
+    snprintf(file, sizeof file, "%s.yaml", name);
+    join(path, folder, file);
+    snprintf(text, sizeof text,
+             "stage: joint\n"
+             "model: {path: %s/model_av}\n"
+             "data:\n"
+             "  sources: [{annotations: %.1000s/%s.json, media: %s/data/media, shards: %.1000s/%s-shards}]\n"
+             "  sound_seconds: 1\n"
+             "heldout: {annotations: %.1000s/%s.json, media: %s/data/media, every: 0}\n"
+             "train: {steps: 1, global_batch: 1, dtype: f32}\n"
+             "threads: 1\n",
+             GOLDEN, folder, name, GOLDEN, folder, name, folder, name, GOLDEN);
+    put_file(path, text, (int64_t)strlen(text));
+    VlConfig config;
+    assert_ok(load_config(&config, folder, name, "", (const char *const[]){NULL}));
+    assert_ok(vl_pack_sources(&config));
+    vl_config_free(&config);
+    snprintf(file, sizeof file, "%s-run", name);
+    join(run, folder, file);
+    assert_ok(train(comm, folder, name, run));
+    for (int control = 0; control < VL_CONTROL_COUNT; control++) losses[control] = -1;
+    json_t *line;
+    for (int i = 0; (line = read_line(run, i)); i++) {
+        for (int control = 0; control < VL_CONTROL_COUNT; control++) {
+            if (!strcmp(json_string_value(json_object_get(line, "control")), vl_control_name((VlControl)control)))
+                losses[control] = member(line, "loss");
+        }
+        json_decref(line);
+    }
+}
+
+// A learning rate of 0 in the first step: all runs judge by the same weights.
+static void sight_is_parted_from_hearing(void **state) {
+    double seen[VL_CONTROL_COUNT], heard[VL_CONTROL_COUNT], both[VL_CONTROL_COUNT];
+    losses_of(*state, "seen", "\"video\": \"v0.mkv\", ", "<video>\\n", seen);
+    losses_of(*state, "heard", "\"audio\": \"a1.wav\", ", "<audio>\\n", heard);
+    losses_of(*state, "both", "\"video\": \"v0.mkv\", \"va\": true, ", "<video>\\n", both);
+    assert_true(seen[VL_CONTROL_NONE] > 0 && seen[VL_CONTROL_VIDEO_ONLY] == -1 && seen[VL_CONTROL_AUDIO_ONLY] == -1);
+    assert_true(heard[VL_CONTROL_AUDIO_ONLY] == heard[VL_CONTROL_NONE]);
+    assert_true(heard[VL_CONTROL_VIDEO_ONLY] == heard[VL_CONTROL_TEXT_ONLY]);
+    assert_true(heard[VL_CONTROL_TEXT_ONLY] != heard[VL_CONTROL_NONE]);
+    assert_true(both[VL_CONTROL_VIDEO_ONLY] == seen[VL_CONTROL_NONE]);
+    assert_true(both[VL_CONTROL_TEXT_ONLY] == seen[VL_CONTROL_TEXT_ONLY]);
+    assert_true(both[VL_CONTROL_ONE_FRAME] != both[VL_CONTROL_NONE]);
+    assert_true(both[VL_CONTROL_AUDIO_ONLY] != both[VL_CONTROL_NONE] &&
+                both[VL_CONTROL_AUDIO_ONLY] != both[VL_CONTROL_VIDEO_ONLY] &&
+                both[VL_CONTROL_AUDIO_ONLY] != both[VL_CONTROL_TEXT_ONLY]);
+}
+
 static int set_up(void **state) {
     VlConfig config;
     if (make_scratch(state)) return -1;
@@ -156,6 +215,7 @@ int main(void) {
         cmocka_unit_test(answers_are_counted_by_kind),
         cmocka_unit_test(another_run_over_them_gives_the_same),
         cmocka_unit_test(the_table_names_kinds_and_groups),
+        cmocka_unit_test(sight_is_parted_from_hearing),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -43,7 +43,7 @@ static void complete(void **state) {
     assert_int_equal(inventory.wanted[VL_GROUP_VISION_TOWER], 3 + 2 * 16);
     for (int g = 0; g < VL_GROUP_COUNT; g++) {
         assert_int_equal(inventory.stored[g], inventory.wanted[g]);
-        assert_true(vl_inventory_group_is_usable(&inventory, (VlGroup)g));
+        assert_true(vl_inventory_group_is_usable(&inventory, (VlGroup)g, 0));
     }
     vl_inventory_free(&inventory);
 }
@@ -71,8 +71,8 @@ static void other_configuration(void **state) {
         assert_int_equal(count_kind(&inventory, VL_ISSUE_MISSING, cases[i].part), cases[i].missing);
         assert_int_equal(count_kind(&inventory, VL_ISSUE_SHAPE, cases[i].part), cases[i].other);
         assert_int_equal(count_kind(&inventory, VL_ISSUE_LEFT_OVER, cases[i].part), cases[i].left_over);
-        assert_int_equal(vl_inventory_group_is_usable(&inventory, VL_GROUP_LLM), cases[i].llm);
-        assert_int_equal(vl_inventory_group_is_usable(&inventory, VL_GROUP_CONNECTOR), cases[i].connector);
+        assert_int_equal(vl_inventory_group_is_usable(&inventory, VL_GROUP_LLM, 0), cases[i].llm);
+        assert_int_equal(vl_inventory_group_is_usable(&inventory, VL_GROUP_CONNECTOR, 0), cases[i].connector);
         assert_int_equal(inventory.skipped, strcmp(cases[i].key, "tie_word_embeddings") == 0);
         vl_inventory_free(&inventory);
     }
@@ -89,10 +89,10 @@ static void nothing_stored(void **state) {
     assert_ok(vl_inventory_take(&inventory, folder));
     assert_int_equal(inventory.stored[VL_GROUP_LLM], 0);
     assert_int_equal(inventory.elements[VL_GROUP_LLM] > 0, 1);
-    for (int g = 0; g < VL_GROUP_COUNT; g++) assert_true(vl_inventory_group_is_usable(&inventory, (VlGroup)g));
+    for (int g = 0; g < VL_GROUP_COUNT; g++) assert_true(vl_inventory_group_is_usable(&inventory, (VlGroup)g, 0));
     inventory.stored[VL_GROUP_LLM] = inventory.wanted[VL_GROUP_LLM];
-    assert_false(vl_inventory_group_is_usable(&inventory, VL_GROUP_VISION_TOWER));
-    assert_true(vl_inventory_group_is_usable(&inventory, VL_GROUP_CONNECTOR));
+    assert_false(vl_inventory_group_is_usable(&inventory, VL_GROUP_VISION_TOWER, 0));
+    assert_true(vl_inventory_group_is_usable(&inventory, VL_GROUP_CONNECTOR, 0));
     vl_inventory_free(&inventory);
 }
 

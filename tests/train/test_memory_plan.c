@@ -2,13 +2,16 @@
 #include "base/random.h"
 #include "data/preprocess.h"
 #include "model/batch_build.h"
+#include "model/beats.h"
 #include "model/load.h"
 #include "tests/base/support.h"
 #include "train/bench_train.h"
 #include "train/memory_plan.h"
 
 #define MODEL VL_SOURCE_DIR "/tests/golden/train/model_vl"
-enum { MOST = 64, TEXT = 400 };
+#define MODEL_WITH_SOUND VL_SOURCE_DIR "/tests/golden/train/model_av"
+enum { MOST = 64, TEXT = 400, ROWS = 160 };
+typedef enum Kind { TEXTS, VIDEOS, PICTURES, ANYTHING_SEEN, SOUNDS, VIDEOS_WITH_SOUND, ANYTHING, KINDS } Kind;
 
 typedef struct Mixture {
     VlBatch batch;
@@ -17,28 +20,41 @@ typedef struct Mixture {
     VlMedium medium[MOST];
 } Mixture;
 
-// Texts, pictures and videos within a budget of tokens; kind 0: texts, 1: videos with little text, 2: pictures with
-// little text, 3: anything.
+// Of one kind of the mixture's; ANYTHING and ANYTHING_SEEN have texts as well.
+static Kind draw_kind(VlRandom *random, Kind of) {
+    static const Kind kinds[] = {TEXTS, VIDEOS, PICTURES, SOUNDS, VIDEOS_WITH_SOUND};
+    if (of == ANYTHING_SEEN) return kinds[vl_random_below(random, 3)];
+    return of == ANYTHING ? kinds[vl_random_below(random, 5)] : of;
+}
+
+// Samples within a budget of tokens, of one kind with little text or of any.
 static void draw(Mixture *mixture, const VlModelConfig *config, VlRandom *random, int64_t budget, int64_t longest,
-                 int kind, const float *pixels) {
-    int64_t count = 0, left = budget, visual = vl_model_visual_tokens(config, config->num_frames);
-    while (count < MOST && left > visual + 4) {
-        bool seen = kind == 3 ? vl_random_below(random, 3) > 0 : kind > 0;
-        bool picture = kind == 3 ? vl_random_below(random, 2) > 0 : kind == 2;
-        int64_t most = (left < longest ? left : longest) - (seen ? visual : 0);
+                 Kind of, const float *pixels) {
+    int64_t count = 0, left = budget;
+    while (count < MOST) {
+        Kind kind = draw_kind(random, of);
+        VlMedium *medium = &mixture->medium[count];
+        *medium = (VlMedium){.pixels = pixels};
+        if (kind == VIDEOS || kind == VIDEOS_WITH_SOUND) medium->frames = config->num_frames;
+        if (kind == PICTURES) medium->frames = 1;
+        if (kind == SOUNDS || kind == VIDEOS_WITH_SOUND) medium->rows = ROWS;
+        int64_t media = medium->frames > 0 ? vl_model_visual_tokens(config, config->num_frames) : 0, at = 0;
+        if (medium->rows > 0) media += vl_beats_tokens(&config->audio, ROWS);
+        int64_t most = (left < longest ? left : longest) - media;
+        if (most < 2) break;
         if (most > TEXT - 1) most = TEXT - 1;
-        int64_t text = kind == 0 ? most : kind < 3 ? 2 : 2 + vl_random_below(random, most - 1), at = 0;
+        bool any = of == ANYTHING || of == ANYTHING_SEEN;
+        int64_t text = of == TEXTS ? most : any ? 2 + vl_random_below(random, most - 1) : 2;
         VlSequence *sequence = &mixture->sequences[count];
         *sequence = (VlSequence){.ids = mixture->ids[count], .labels = mixture->ids[count]};
-        if (seen) {
-            mixture->medium[count] = (VlMedium){.frames = picture ? 1 : config->num_frames, .pixels = pixels};
-            sequence->medium = &mixture->medium[count];
+        if (kind != TEXTS) {
+            sequence->medium = medium;
             sequence->media = 1;
-            mixture->ids[count][at++] = picture ? VL_IMAGE_ID : VL_VIDEO_ID;
+            mixture->ids[count][at++] = kind == PICTURES ? VL_IMAGE_ID : kind == SOUNDS ? VL_AUDIO_ID : VL_VIDEO_ID;
         }
         for (int64_t i = 0; i < text; i++) mixture->ids[count][at++] = 3 + vl_random_below(random, 300);
         sequence->tokens = at;
-        left -= text + (seen ? visual : 0);
+        left -= text + media;
         count++;
     }
     for (int64_t i = 0; i < count; i++) {  // all of the text is labelled
@@ -63,7 +79,8 @@ static void run(VlVlm *model, const VlBatch *batch) {
     vl_free(losses);
 }
 
-static void within_plan(VlGroups trainable, VlDtype dtype, int64_t budget, int64_t longest, int64_t threads) {
+static void within_plan(const char *folder, VlGroups trainable, VlDtype dtype, int64_t budget, int64_t longest,
+                        int64_t threads) {
     static Mixture mixture;
     VlModelConfig config;
     VlContext *context;
@@ -74,11 +91,12 @@ static void within_plan(VlGroups trainable, VlDtype dtype, int64_t budget, int64
                              .micro_tokens = budget,
                              .max_tokens = longest,
                              .frames = 4,
+                             .rows = ROWS,
                              .threads = threads,
                              .backward = true};
     VlRandom random = vl_random(8, (uint64_t)budget);
     float *pixels;
-    assert_ok(vl_model_config_load(&config, MODEL));
+    assert_ok(vl_model_config_load(&config, folder));
     assert_ok(VL_NEW(&pixels, config.num_frames * 3 * 42 * 42));
     assert_ok(vl_memory_plan(&config, &options, &worst));
     assert_ok(vl_context_create(&context, "cpu", threads));
@@ -89,9 +107,10 @@ static void within_plan(VlGroups trainable, VlDtype dtype, int64_t budget, int64
     assert_int_equal(worst.trainable_bytes, vl_vlm_params(model)->trainable_bytes);
     assert_int_equal(worst.gradient_bytes, vl_vlm_params(model)->gradient_bytes);
     assert_int_equal(worst.master_bytes, vl_vlm_params(model)->master_bytes);
-    for (int i = 0; i < 8; i++) {
+    int kinds = config.has_audio ? KINDS : ANYTHING_SEEN + 1;
+    for (int i = 0; i < 2 * kinds; i++) {
         context->activations.peak = context->scratch.peak = 0;
-        draw(&mixture, &config, &random, budget, longest, i % 4, pixels);
+        draw(&mixture, &config, &random, budget, longest, (Kind)(i % kinds), pixels);
         assert_ok(vl_memory_plan_batch(&config, &options, &mixture.batch, &own));
         run(model, &mixture.batch);
         int64_t activations = context->activations.peak, scratch = context->scratch.peak;
@@ -102,7 +121,7 @@ static void within_plan(VlGroups trainable, VlDtype dtype, int64_t budget, int64
         }
         if (activations > worst.activation_bytes || scratch > worst.scratch_bytes) {
             fail_msg("budget %lld, mixture %d: a batch takes %lld + %lld bytes, at worst %lld + %lld were planned",
-                     (long long)budget, i % 4, (long long)activations, (long long)scratch,
+                     (long long)budget, i % kinds, (long long)activations, (long long)scratch,
                      (long long)worst.activation_bytes, (long long)worst.scratch_bytes);
         }
         vl_batch_free(&mixture.batch);
@@ -116,11 +135,17 @@ static void batches_stay_within_the_plan(void **state) {
     (void)state;
     const VlGroups connector = VL_GROUP_BIT(VL_GROUP_CONNECTOR), llm = VL_GROUP_BIT(VL_GROUP_LLM);
     const VlGroups all = connector | llm | VL_GROUP_BIT(VL_GROUP_VISION_TOWER);
-    within_plan(connector, VL_F32, 500, 200, 2);
-    within_plan(connector | llm, VL_F32, 500, 200, 2);
-    within_plan(connector | llm, VL_BF16, 1000, 300, 1);
-    within_plan(all, VL_F32, 500, 300, 3);
-    within_plan(connector | llm, VL_F32, 60, 350, 2);  // one sample may be over the budget
+    within_plan(MODEL, connector, VL_F32, 500, 200, 2);
+    within_plan(MODEL, connector | llm, VL_F32, 500, 200, 2);
+    within_plan(MODEL, connector | llm, VL_BF16, 1000, 300, 1);
+    within_plan(MODEL, all, VL_F32, 500, 300, 3);
+    within_plan(MODEL, connector | llm, VL_F32, 60, 350, 2);  // one sample may be over the budget
+    const VlGroups projector = VL_GROUP_BIT(VL_GROUP_AUDIO_PROJECTOR);
+    const VlGroups heard = projector | VL_GROUP_BIT(VL_GROUP_AUDIO_TOWER);
+    within_plan(MODEL_WITH_SOUND, projector, VL_F32, 500, 200, 2);
+    within_plan(MODEL_WITH_SOUND, heard, VL_F32, 700, 300, 1);
+    within_plan(MODEL_WITH_SOUND, heard | connector | llm, VL_F32, 500, 200, 2);
+    within_plan(MODEL_WITH_SOUND, heard | connector | llm, VL_BF16, 1000, 400, 2);
 }
 
 // A model of a size where tensors outweigh the program; config.json alone.

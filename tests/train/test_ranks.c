@@ -5,7 +5,7 @@
 static Process process;
 
 static void ranks(void **state, const char *count, const char *mode, int expected) {
-    int code = process_call(&process, 300, "mpirun", "-n", count, "--oversubscribe", "--mca", "mpi_yield_when_idle",
+    int code = process_call(&process, 600, "mpirun", "-n", count, "--oversubscribe", "--mca", "mpi_yield_when_idle",
                             "1", VL_RANK_PROGRAM, *state, mode);
     int done = 0;
     for (const char *at = process.out; (at = strstr(at, "rank done")); at++) done++;
@@ -22,6 +22,11 @@ static void two_ranks(void **state) { ranks(state, "2", "all", 2); }
 static void four_ranks_then_three(void **state) {
     ranks(state, "4", "leave", 4);
     ranks(state, "3", "go_on", 3);
+}
+
+static void two_ranks_then_four_hear(void **state) {
+    ranks(state, "2", "hear", 2);
+    ranks(state, "4", "hear_again", 4);
 }
 
 // The child that a process has started last: of mpirun's, the last rank.
@@ -102,12 +107,15 @@ static void a_signal_to_one_rank(void **state) {
 static int set_up(void **state) {
     if (make_scratch(state)) return -1;
     vl_log_configure(VL_LOG_WARNING, 0);
-    pack_stage(*state, "pretrain");
-    pack_stage(*state, "finetune");
+    static const char *const stages[] = {"pretrain", "finetune", "audio_pretrain", "audio_finetune", "joint"};
+    for (int i = 0; i < 5; i++) pack_stage(*state, stages[i]);
     return 0;
 }
 
-int main(void) {
+// test_ranks [NAME]: only the tests of that name.
+int main(int argc, char **argv) {
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
+
     if (!process_exists("mpirun")) {
         printf("skipped: mpirun is missing\n");
         return TEST_SKIPPED;
@@ -115,6 +123,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_ranks),
         cmocka_unit_test(four_ranks_then_three),
+        cmocka_unit_test(two_ranks_then_four_hear),
         cmocka_unit_test(a_killed_rank),
         cmocka_unit_test(a_signal_to_one_rank),
     };

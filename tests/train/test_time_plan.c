@@ -17,6 +17,17 @@ static VlStatus make_plan(const VlConfig *config, VlModelConfig *model, VlPlanOp
     return vl_time_plan(config, model, options, plan);
 }
 
+static int64_t sample_flops(const VlModelConfig *model, const VlPlanOptions *options, int64_t tokens, bool image) {
+    VlPartFlops parts;
+    int64_t total = 0;
+    VlSampleShape shape = {.modal = image ? VL_MODAL_IMAGE : VL_MODAL_TEXT, .tokens = tokens, .frames = image};
+    assert_ok(vl_plan_sample_flops(model, options, shape, &parts));
+    for (int part = 0; part < VL_GROUP_COUNT; part++) {
+        for (int pass = 0; pass < VL_PASSES; pass++) total += parts.of[part][pass];
+    }
+    return total;
+}
+
 // The golden sources: 16 samples, 4 of them text and 12 pictures.
 static void counts_what_is_packed(void **state) {
     VlConfig config;
@@ -40,9 +51,8 @@ static void counts_what_is_packed(void **state) {
     }
     vl_packed_close(&packed);
     int64_t visual = vl_model_visual_tokens(&model, 4), text = llround(tokens[0] / 4), image = llround(tokens[1] / 12);
-    int64_t flops_text, flops_image;
-    assert_ok(vl_plan_sample_flops(&model, &options, text, 0, &flops_text));
-    assert_ok(vl_plan_sample_flops(&model, &options, image, 4, &flops_image));
+    int64_t flops_text = sample_flops(&model, &options, text, false),
+            flops_image = sample_flops(&model, &options, image, true);
     assert_true(flops_image > flops_text && flops_text > 0);
     flops = 4.0 * (double)flops_text + 12.0 * (double)flops_image;
     length = (4.0 * (double)text + 12.0 * (double)(image + visual - 1)) / 16;
@@ -72,11 +82,10 @@ static void flops_are_those_of_the_weights(void **state) {
                              .frames = 4,
                              .threads = 1,
                              .backward = true};
-    int64_t flops, twice;
     assert_ok(vl_model_config_load(&model, GOLDEN "/model_vl"));
     assert_ok(vl_memory_plan(&model, &options, &memory));
-    assert_ok(vl_plan_sample_flops(&model, &options, TOKENS, 0, &flops));
-    assert_ok(vl_plan_sample_flops(&model, &options, 2 * TOKENS, 0, &twice));
+    int64_t flops = sample_flops(&model, &options, TOKENS, false),
+            twice = sample_flops(&model, &options, 2 * TOKENS, false);
     double weights = (double)memory.trainable_parameters - (double)(model.decoder.vocabulary * model.decoder.hidden);
     double least = 6.0 * weights * TOKENS;
     if (!((double)flops > 0.97 * least && (double)flops < 1.6 * least))
@@ -101,7 +110,11 @@ static void without_shards_the_longest_counts(void **state) {
     vl_config_free(&config);
 }
 
-static void expect_print(const VlTimePlan *plan, int64_t ranks, double rate, const char *expected) {
+// `parts` stands behind the first line.
+static void expect_print(const VlTimePlan *plan, int64_t ranks, double rate, const char *first, const char *parts,
+                         const char *rest) {
+    char expected[1024];
+    snprintf(expected, sizeof expected, "%s%s%s", first, parts, rest);
     char *text = NULL;
     size_t size = 0;
     FILE *file = open_memstream(&text, &size);
@@ -114,18 +127,29 @@ static void expect_print(const VlTimePlan *plan, int64_t ranks, double rate, con
 
 static void prints_the_time(void **state) {
     (void)state;
-    VlTimePlan plan = {true, 1000, 188, 926, 551e12};
-    expect_print(
-        &plan, 1, 4e12,
-        "A step: 16 samples of 926 tokens (the mean of the shards), 551 TFLOP\nThe run: 188 steps, 103.6 PFLOP\n"
-        "Time at 4 TFLOP/s per rank: 138 s a step, 7.2 h in all\n");
-    expect_print(
-        &plan, 8, 4e12,
-        "A step: 16 samples of 926 tokens (the mean of the shards), 551 TFLOP\nThe run: 188 steps, 103.6 PFLOP\n"
-        "Time at 4 TFLOP/s per rank: 17.2 s a step, 54 min in all\n");
-    plan = (VlTimePlan){false, 0, 0, 2048, 3e9};
+    static const char parts[] =
+        "  TFLOP                     forward  input gradients  weight gradients\n"
+        "  connector                       1                2                 3\n"
+        "  llm                           145              200               200\n";
+    VlTimePlan plan = {
+        .packed = true,
+        .epoch_samples = 1000,
+        .steps = 188,
+        .sample_tokens = 926,
+        .step_flops = 551e12,
+        .step_parts = {[VL_GROUP_CONNECTOR] = {1e12, 2e12, 3e12}, [VL_GROUP_LLM] = {145e12, 200e12, 200e12}}};
+    expect_print(&plan, 1, 4e12, "A step: 16 samples of 926 tokens (the mean of the shards), 551 TFLOP\n", parts,
+                 "The run: 188 steps, 103.6 PFLOP\n"
+                 "Time at 4 TFLOP/s per rank: 138 s a step, 7.2 h in all\n");
+    expect_print(&plan, 8, 4e12, "A step: 16 samples of 926 tokens (the mean of the shards), 551 TFLOP\n", parts,
+                 "The run: 188 steps, 103.6 PFLOP\n"
+                 "Time at 4 TFLOP/s per rank: 17.2 s a step, 54 min in all\n");
+    plan =
+        (VlTimePlan){.sample_tokens = 2048, .step_flops = 3e9, .step_parts = {[VL_GROUP_AUDIO_TOWER] = {1e9, 0, 2e9}}};
     expect_print(&plan, 1, 0,
-                 "A step: 16 samples of 2048 tokens (the longest; the sources are not packed yet), 3 GFLOP\n"
+                 "A step: 16 samples of 2048 tokens (the longest; the sources are not packed yet), 3 GFLOP\n",
+                 "  GFLOP                     forward  input gradients  weight gradients\n"
+                 "  audio_tower                     1                0                 2\n",
                  "The run: as many steps as the packed samples give; pack them, or set train.steps\n"
                  "Time: give --tflops X, what one rank reaches (vl2 bench train on a model of this shape tells)\n");
 }
