@@ -22,9 +22,12 @@ foreach(test bad_input checkpoint convert curve curve.guarded heldout memory_pla
 endforeach()
 set_property(TEST train.curve.guarded APPEND PROPERTY ENVIRONMENT VL2_GUARD=1)
 set_tests_properties(train.ranks train.mixes PROPERTIES ENVIRONMENT "${VL_MPI_ENVIRONMENT}")
-add_test(NAME train.overfit COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/train/overfit.sh $<TARGET_FILE:vl2> ${CMAKE_SOURCE_DIR}
-  WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
-set_tests_properties(train.overfit PROPERTIES LABELS slow TIMEOUT 900 SKIP_RETURN_CODE 77)
+foreach(config overfit overfit-sounds)
+  add_test(NAME train.${config}
+    COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/train/overfit.sh $<TARGET_FILE:vl2> ${CMAKE_SOURCE_DIR} configs/examples/${config}.yaml
+    WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
+  set_tests_properties(train.${config} PROPERTIES LABELS slow TIMEOUT 900 SKIP_RETURN_CODE 77)
+endforeach()
 
 # Conversions of a model with holes: small, and of the size of a 72B model (145 GB long, minutes, some MB on the disk).
 add_executable(train_convert_holes train/convert_holes.c)
