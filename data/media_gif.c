@@ -268,11 +268,12 @@ static void write_string(const Dictionary *dictionary, int code, uint8_t *out, i
 
 // The picture's indices in the order of the file.
 static VlStatus decode_indices(const VlGif *gif, const GifFrame *frame, uint8_t *out) {
-    int least = gif->bytes[frame->data], clear = 1 << least, next = clear + 2, width = least + 1, previous = NONE, code;
+    int least = gif->bytes[frame->data];
+    if (least < 1 || least > 8) return damaged(gif, "codes of an impossible size");
+    int clear = 1 << least, next = clear + 2, width = least + 1, previous = NONE, code;
     int64_t done = 0, pixels = frame->width * frame->height;
     CodeReader reader = {.gif = gif, .at = frame->data + 1};
     Dictionary dictionary;
-    if (least < 1 || least > 8) return damaged(gif, "codes of an impossible size");
     for (int i = 0; i < clear; i++) {
         dictionary.prefix[i] = NONE;
         dictionary.first[i] = dictionary.last[i] = (uint8_t)i;
