@@ -30,10 +30,11 @@ VlStatus vl_cmd_world(int argc, char **argv) {
     VL_TRY(vl_options_parse(&command, argc, argv, NULL, &help));
     if (help) return VL_OK;
     VL_TRY(vl_world_make(folder, &options, &report));
-    printf("%s: %" PRId64 " clips, %" PRId64 " pictures; samples: %" PRId64 " things, %" PRId64 " warmup, %" PRId64
-           " pretrain, %" PRId64 " finetune, %" PRId64 " heldout, %" PRId64 " audio, %" PRId64 " audiovisual; %" PRId64
-           " tokens\n",
-           folder, report.clips, report.pictures, report.things, report.warmup, report.pretrain, report.finetune,
-           report.heldout, report.audio, report.audiovisual, report.vocabulary);
+    printf("%s: %" PRId64 " clips, %" PRId64 " pictures, %" PRId64 " sounds; samples: %" PRId64 " things, %" PRId64
+           " warmup, %" PRId64 " texts, %" PRId64 " pretrain, %" PRId64 " finetune, %" PRId64
+           " audio-pretrain, %" PRId64 " audio-finetune, %" PRId64 " joint, %" PRId64 " heldout; %" PRId64 " tokens\n",
+           folder, report.clips, report.pictures, report.sounds, report.things, report.warmup, report.texts,
+           report.pretrain, report.finetune, report.audio_pretrain, report.audio_finetune, report.joint, report.heldout,
+           report.vocabulary);
     return VL_OK;
 }

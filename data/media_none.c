@@ -20,6 +20,11 @@ VlStatus vl_media_write_video(const char *path, int64_t frames, int64_t height, 
     return refuse(path);
 }
 
+VlStatus vl_media_write_sound(const char *path, const float *sound, int64_t samples, int64_t rate) {
+    (void)sound, (void)samples, (void)rate;
+    return refuse(path);
+}
+
 VlStatus vl_media_write_png(const char *path, int64_t height, int64_t width, const uint8_t *rgb) {
     (void)height, (void)width, (void)rgb;
     return refuse(path);

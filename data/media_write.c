@@ -26,13 +26,13 @@ typedef struct Track {
     bool done;
 } Track;
 
-typedef struct VideoWriter {
+typedef struct Writer {
     const char *path;
     AVFormatContext *container;  // muxes into memory: `container->pb` is a growing buffer
     AVPacket *packet;
     struct SwsContext *scaler;
     Track video, sound;
-} VideoWriter;
+} Writer;
 
 static VlStatus check_picture(const char *path, int64_t height, int64_t width) {
     if (height < 1 || width < 1 || height > MAX_SIDE || width > MAX_SIDE) {
@@ -47,7 +47,7 @@ static void close_track(Track *track) {
     av_frame_free(&track->frame);
 }
 
-static void close_writer(VideoWriter *writer) {
+static void close_writer(Writer *writer) {
     close_track(&writer->video);
     close_track(&writer->sound);
     av_packet_free(&writer->packet);
@@ -61,7 +61,7 @@ static void close_writer(VideoWriter *writer) {
 }
 
 // Opens an encoder whose settings are in track->encoder, and gives its stream in the container the same.
-static VlStatus open_track(VideoWriter *writer, Track *track, const AVCodec *codec, AVDictionary **options) {
+static VlStatus open_track(Writer *writer, Track *track, const AVCodec *codec, AVDictionary **options) {
     track->encoder->thread_count = 1;
     track->encoder->flags |= AV_CODEC_FLAG_BITEXACT | AV_CODEC_FLAG_GLOBAL_HEADER;
     int code = avcodec_open2(track->encoder, codec, options);
@@ -76,7 +76,7 @@ static VlStatus open_track(VideoWriter *writer, Track *track, const AVCodec *cod
     return VL_OK;
 }
 
-static VlStatus open_video(VideoWriter *writer, int64_t height, int64_t width, double fps) {
+static VlStatus open_video(Writer *writer, int64_t height, int64_t width, double fps) {
     const AVCodec *codec = avcodec_find_encoder_by_name("libx264");
     if (!codec) {
         return vl_error(VL_UNSUPPORTED, "%s: FFmpeg has no encoder libx264: install an FFmpeg built with it",
@@ -110,23 +110,26 @@ static VlStatus open_video(VideoWriter *writer, int64_t height, int64_t width, d
     return VL_OK;
 }
 
-static VlStatus open_sound(VideoWriter *writer, int64_t rate) {
-    const AVCodec *codec = avcodec_find_encoder_by_name("aac");
-    if (!codec) return vl_error(VL_UNSUPPORTED, "%s: FFmpeg has no encoder for AAC", writer->path);
+static VlStatus open_sound(Writer *writer, enum AVCodecID id, enum AVSampleFormat format, int64_t rate) {
+    const AVCodec *codec = avcodec_find_encoder(id);
+    if (!codec) {
+        return vl_error(VL_UNSUPPORTED, "%s: FFmpeg has no encoder for %s", writer->path, avcodec_get_name(id));
+    }
     AVCodecContext *encoder = writer->sound.encoder = avcodec_alloc_context3(codec);
     if (!encoder) return vl_ffmpeg_error(AVERROR(ENOMEM), "%s", writer->path);
     encoder->sample_rate = (int)rate;
-    encoder->sample_fmt = AV_SAMPLE_FMT_FLTP;
+    encoder->sample_fmt = format;
     encoder->bit_rate = SOUND_BIT_RATE;
     encoder->time_base = (AVRational){1, (int)rate};
     av_channel_layout_default(&encoder->ch_layout, 1);
     AVDictionary *options = NULL;
-    av_dict_set(&options, "aac_coder", "fast", 0);  // a third of the default's time; the bit rate leaves room for it
+    // Of AAC a third of the default's time; the bit rate leaves room for it.
+    if (id == AV_CODEC_ID_AAC) av_dict_set(&options, "aac_coder", "fast", 0);
     return open_track(writer, &writer->sound, codec, &options);
 }
 
 // Hands a frame (NULL: flush) to the encoder and what comes out to the container.
-static VlStatus encode(VideoWriter *writer, Track *track, const AVFrame *frame) {
+static VlStatus encode(Writer *writer, Track *track, const AVFrame *frame) {
     int code = avcodec_send_frame(track->encoder, frame);
     while (code >= 0) {
         code = avcodec_receive_packet(track->encoder, writer->packet);
@@ -139,7 +142,7 @@ static VlStatus encode(VideoWriter *writer, Track *track, const AVFrame *frame) 
     return vl_ffmpeg_error(code, "%s: cannot encode", writer->path);
 }
 
-static VlStatus write_frame(VideoWriter *writer, const uint8_t *rgb, int64_t frames) {
+static VlStatus write_frame(Writer *writer, const uint8_t *rgb, int64_t frames) {
     Track *track = &writer->video;
     AVFrame *frame = track->frame;
     if (track->next == frames) {
@@ -154,7 +157,17 @@ static VlStatus write_frame(VideoWriter *writer, const uint8_t *rgb, int64_t fra
     return encode(writer, track, frame);
 }
 
-static VlStatus write_sound(VideoWriter *writer, const float *sound, int64_t samples) {
+// As 16-bit numbers, or as they are.
+static void put_samples(AVFrame *frame, const float *sound) {
+    if (frame->format != AV_SAMPLE_FMT_S16) {
+        memcpy(frame->data[0], sound, (size_t)frame->nb_samples * sizeof *sound);
+        return;
+    }
+    int16_t *out = (int16_t *)frame->data[0];
+    for (int i = 0; i < frame->nb_samples; i++) out[i] = (int16_t)lrintf(fminf(fmaxf(sound[i], -1), 1) * INT16_MAX);
+}
+
+static VlStatus write_sound(Writer *writer, const float *sound, int64_t samples) {
     Track *track = &writer->sound;
     AVFrame *frame = track->frame;
     if (track->next == samples) {
@@ -170,37 +183,50 @@ static VlStatus write_sound(VideoWriter *writer, const float *sound, int64_t sam
     int code = av_channel_layout_copy(&frame->ch_layout, &track->encoder->ch_layout);
     if (code >= 0) code = av_frame_get_buffer(frame, 0);
     if (code < 0) return vl_ffmpeg_error(code, "%s", writer->path);
-    memcpy(frame->data[0], sound + track->next, (size_t)frame->nb_samples * sizeof *sound);
+    put_samples(frame, sound + track->next);
     track->next += frame->nb_samples;
     return encode(writer, track, frame);
 }
 
-static bool sound_is_next(const VideoWriter *writer) {
+static bool sound_is_next(const Writer *writer) {
     const Track *video = &writer->video, *sound = &writer->sound;
     if (!sound->encoder || sound->done) return false;
     return video->done ||
            av_compare_ts(sound->next, sound->encoder->time_base, video->next, video->encoder->time_base) < 0;
 }
 
-static VlStatus open_container(VideoWriter *writer) {
-    int code = avformat_alloc_output_context2(&writer->container, NULL, "mp4", NULL);
+static VlStatus open_container(Writer *writer, const char *format) {
+    int code = avformat_alloc_output_context2(&writer->container, NULL, format, NULL);
     if (code >= 0) code = avio_open_dyn_buf(&writer->container->pb);
-    if (code < 0) return vl_ffmpeg_error(code, "%s: cannot start an MP4 file", writer->path);
+    if (code < 0) return vl_ffmpeg_error(code, "%s: cannot start a file of the format %s", writer->path, format);
     writer->container->flags |= AVFMT_FLAG_BITEXACT;
     writer->packet = av_packet_alloc();
     return writer->packet ? VL_OK : vl_ffmpeg_error(AVERROR(ENOMEM), "%s", writer->path);
 }
 
-static VlStatus save_container(VideoWriter *writer) {
+static VlStatus save_container(Writer *writer) {
     int code = av_write_trailer(writer->container);
     uint8_t *data = NULL;
     int size = avio_close_dyn_buf(writer->container->pb, &data);
     writer->container->pb = NULL;
     VlStatus status = VL_OK;
-    if (code < 0) status = vl_ffmpeg_error(code, "%s: cannot finish the MP4 file", writer->path);
+    if (code < 0) status = vl_ffmpeg_error(code, "%s: cannot finish the file", writer->path);
     if (status == VL_OK) status = vl_write_file(writer->path, data, size);
     av_free(data);
     return status;
+}
+
+static VlStatus check_sound(const char *path, int64_t samples, int64_t rate) {
+    if (samples < 1 || rate < 8000 || rate > 96000) {
+        return vl_error(VL_INVALID, "%s: cannot write %lld samples of sound at %lld Hz", path, (long long)samples,
+                        (long long)rate);
+    }
+    return VL_OK;
+}
+
+static VlStatus write_header(Writer *writer) {
+    int code = avformat_write_header(writer->container, NULL);
+    return code < 0 ? vl_ffmpeg_error(code, "%s: cannot start the file", writer->path) : VL_OK;
 }
 
 VlStatus vl_media_write_video(const char *path, int64_t frames, int64_t height, int64_t width, const uint8_t *rgb,
@@ -213,21 +239,14 @@ VlStatus vl_media_write_video(const char *path, int64_t frames, int64_t height, 
             "to 1000 fps are possible",
             path, (long long)frames, (long long)width, (long long)height, fps);
     }
-    if (sound && (sound_samples < 1 || sound_rate < 8000 || sound_rate > 96000)) {
-        return vl_error(VL_INVALID, "%s: cannot write %lld samples of sound at %lld Hz", path, (long long)sound_samples,
-                        (long long)sound_rate);
-    }
+    if (sound) VL_TRY(check_sound(path, sound_samples, sound_rate));
     vl_ffmpeg_silence();
-    VideoWriter writer = {.path = path};
+    Writer writer = {.path = path};
     VlStatus status;
-    VL_TRY_GOTO(status, open_container(&writer), done);
+    VL_TRY_GOTO(status, open_container(&writer, "mp4"), done);
     VL_TRY_GOTO(status, open_video(&writer, height, width, fps), done);
-    if (sound) VL_TRY_GOTO(status, open_sound(&writer, sound_rate), done);
-    int code = avformat_write_header(writer.container, NULL);
-    if (code < 0) {
-        status = vl_ffmpeg_error(code, "%s: cannot start an MP4 file", path);
-        goto done;
-    }
+    if (sound) VL_TRY_GOTO(status, open_sound(&writer, AV_CODEC_ID_AAC, AV_SAMPLE_FMT_FLTP, sound_rate), done);
+    VL_TRY_GOTO(status, write_header(&writer), done);
     while (!writer.video.done || (sound && !writer.sound.done)) {
         if (sound_is_next(&writer)) {
             VL_TRY_GOTO(status, write_sound(&writer, sound, sound_samples), done);
@@ -235,6 +254,21 @@ VlStatus vl_media_write_video(const char *path, int64_t frames, int64_t height, 
             VL_TRY_GOTO(status, write_frame(&writer, rgb, frames), done);
         }
     }
+    VL_TRY_GOTO(status, save_container(&writer), done);
+done:
+    close_writer(&writer);
+    return status;
+}
+
+VlStatus vl_media_write_sound(const char *path, const float *sound, int64_t samples, int64_t rate) {
+    VL_TRY(check_sound(path, samples, rate));
+    vl_ffmpeg_silence();
+    Writer writer = {.path = path};
+    VlStatus status;
+    VL_TRY_GOTO(status, open_container(&writer, "flac"), done);
+    VL_TRY_GOTO(status, open_sound(&writer, AV_CODEC_ID_FLAC, AV_SAMPLE_FMT_S16, rate), done);
+    VL_TRY_GOTO(status, write_header(&writer), done);
+    while (!writer.sound.done) VL_TRY_GOTO(status, write_sound(&writer, sound, samples), done);
     VL_TRY_GOTO(status, save_container(&writer), done);
 done:
     close_writer(&writer);

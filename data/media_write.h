@@ -1,4 +1,4 @@
-// Media out, for the made world: RGB frames with optional sound as MP4 (H.264, AAC), and pictures as PNG.
+// Media out, for the made world: RGB frames with optional sound as MP4 (H.264, AAC), pictures as PNG, sounds as FLAC.
 // Single-threaded encoders with fixed settings and no dates or versions in the container, so that the same input gives
 // the same file. Files appear complete or not at all.
 #ifndef VL_DATA_MEDIA_WRITE_H
@@ -15,6 +15,9 @@
 // its AAC encoder), VL_IO.
 VlStatus vl_media_write_video(const char *path, int64_t frames, int64_t height, int64_t width, const uint8_t *rgb,
                               double fps, const float *sound, int64_t sound_samples, int64_t sound_rate);
+
+// Writes `samples` mono samples in [-1, 1] at `rate` Hz as 16-bit numbers, without further loss. Errors: as above.
+VlStatus vl_media_write_sound(const char *path, const float *sound, int64_t samples, int64_t rate);
 
 // Writes one picture, u8 [height, width, 3], without loss.
 VlStatus vl_media_write_png(const char *path, int64_t height, int64_t width, const uint8_t *rgb);

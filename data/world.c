@@ -11,23 +11,27 @@
 #include "data/world_parts.h"
 
 enum {
-    SOUND_SAMPLES = VL_WORLD_RATE * VL_WORLD_FRAMES / VL_WORLD_FPS,
     MOST = 10000000,
     NAME = 64,
-    LISTS = 7,
+    MEDIA = NAME + 16,
     TEXT_EVERY = 8,
     CAPTION_EVERY = 8,
-    PICTURES_PER_CLIP = 6
+    PICTURES_PER_CLIP = 6,
+    SOUNDS_PER_CLIP = 2,
+    CLIPS_PER_MEETING = 4,  // a meeting has four twins, so that there are as many clips of meetings as other ones
 };
 
-static const char *const list_names[LISTS] = {"things.json",  "warmup.json", "pretrain.json",   "finetune.json",
-                                              "heldout.json", "audio.json",  "audiovisual.json"};
-enum { THINGS, WARMUP, PRETRAIN, FINETUNE, HELDOUT, AUDIO, AUDIOVISUAL };
+static const char *const list_names[] = {"things.json",         "warmup.json",         "pretrain.json",
+                                         "finetune.json",       "heldout.json",        "texts.json",
+                                         "audio-pretrain.json", "audio-finetune.json", "joint.json"};
+enum { THINGS, WARMUP, PRETRAIN, FINETUNE, HELDOUT, TEXTS, AUDIO_PRETRAIN, AUDIO_FINETUNE, JOINT, LISTS };
 
 // One media file: made by a thread of the pool, in any order.
 typedef struct Job {
     VlTask task;
+    bool shows, sounds;  // a picture shows, a sound alone sounds; a clip of a scene alone has the scene's own sound
     VlWorldScene scene;
+    VlWorldSound sound;
     char path[VL_PATH_MAX];
 } Job;
 
@@ -45,19 +49,25 @@ typedef struct World {
 
 static VlStatus write_media(void *argument) {
     const Job *job = argument;
-    int64_t frames = job->scene.motion == VL_WORLD_STILL ? 1 : VL_WORLD_FRAMES;
+    int64_t frames = !job->shows ? 0 : job->scene.motion == VL_WORLD_STILL ? 1 : VL_WORLD_FRAMES;
     uint8_t *rgb = NULL;
     float *sound = NULL;
     VlStatus status;
     VL_TRY_GOTO(status, VL_NEW(&rgb, frames * VL_WORLD_SIDE * VL_WORLD_SIDE * 3), done);
-    VL_TRY_GOTO(status, VL_NEW(&sound, SOUND_SAMPLES), done);
-    vl_world_render(&job->scene, frames, rgb);
-    if (frames == 1) {
-        status = vl_media_write_png(job->path, VL_WORLD_SIDE, VL_WORLD_SIDE, rgb);
+    VL_TRY_GOTO(status, VL_NEW(&sound, VL_WORLD_SOUND), done);
+    if (job->shows) vl_world_render(&job->scene, frames, rgb);
+    if (job->sounds) {
+        vl_world_sound_play(&job->sound, sound);
     } else {
         vl_world_sound(&job->scene, sound);
+    }
+    if (frames == 0) {
+        status = vl_media_write_sound(job->path, sound, VL_WORLD_SOUND, VL_WORLD_RATE);
+    } else if (frames == 1) {
+        status = vl_media_write_png(job->path, VL_WORLD_SIDE, VL_WORLD_SIDE, rgb);
+    } else {
         status = vl_media_write_video(job->path, frames, VL_WORLD_SIDE, VL_WORLD_SIDE, rgb, VL_WORLD_FPS, sound,
-                                      SOUND_SAMPLES, VL_WORLD_RATE);
+                                      VL_WORLD_SOUND, VL_WORLD_RATE);
     }
 done:
     vl_free(rgb);
@@ -65,17 +75,21 @@ done:
     return status;
 }
 
-// Orders the file media/NAME.mp4 or .png, and gives its path as annotations name it.
-static VlStatus order_media(World *world, const VlWorldScene *scene, const char *name, char media[NAME]) {
+// Orders the file media/NAME.mp4, .png or .flac of a scene, a sound or both, and gives its path as annotations name it.
+static VlStatus order_media(World *world, const VlWorldScene *scene, const VlWorldSound *sound, const char *name,
+                            char media[MEDIA]) {
     Job *job = &world->job[world->next++ % world->jobs];
     VL_TRY(vl_pool_wait(world->pool, &job->task));
-    bool still = scene->motion == VL_WORLD_STILL;
-    snprintf(media, NAME, "media/%s.%s", name, still ? "png" : "mp4");
+    bool still = scene && scene->motion == VL_WORLD_STILL;
+    snprintf(media, MEDIA, "media/%s.%s", name, !scene ? "flac" : still ? "png" : "mp4");
     VL_TRY(vl_path_join(job->path, world->folder, media));
-    job->scene = *scene;
+    job->shows = scene != NULL;
+    job->sounds = sound != NULL;
+    if (scene) job->scene = *scene;
+    if (sound) job->sound = *sound;
     job->task = (VlTask){.run = write_media, .argument = job};
     vl_pool_submit(world->pool, &job->task, false);
-    *(still ? &world->report->pictures : &world->report->clips) += 1;
+    *(!scene ? &world->report->sounds : still ? &world->report->pictures : &world->report->clips) += 1;
     return VL_OK;
 }
 
@@ -99,11 +113,11 @@ static VlRandom text_random(const World *world, uint64_t number) {
 // Pictures are cheap: before and during the warm-up there are several for each clip, later one.
 static VlStatus add_picture(World *world, int64_t number) {
     VlWorldScene scene;
-    char name[NAME], media[NAME];
+    char name[NAME], media[MEDIA];
     VlRandom random = text_random(world, (uint64_t)(2 * number));
     vl_world_scene_make(&scene, (uint64_t)world->options->seed, VL_WORLD_TRAIN, VL_WORLD_STILL, number);
     snprintf(name, sizeof name, "image-%06" PRId64, number);
-    VL_TRY(order_media(world, &scene, name, media));
+    VL_TRY(order_media(world, &scene, NULL, name, media));
     if (scene.things == 1) VL_TRY(add(world, THINGS, vl_world_sample_thing(&scene, name, media)));
     bool caption = number % CAPTION_EVERY == 0;  // without a question, as the stage pretrain has it
     VL_TRY(add(world, WARMUP,
@@ -112,17 +126,6 @@ static VlStatus add_picture(World *world, int64_t number) {
     if (number >= world->options->samples) return VL_OK;
     VL_TRY(add(world, FINETUNE, vl_world_sample_questions(&scene, name, media, &random)));
     return number % 2 ? VL_OK : add(world, PRETRAIN, vl_world_sample_caption(&scene, name, media));
-}
-
-// The same clip with the bell at the other time.
-static VlStatus add_twins(World *world, const VlWorldScene *scene, const char *id, const char *media, int64_t number) {
-    VlWorldScene other = *scene;
-    char name[NAME], other_media[NAME];
-    other.bell_at_second = !scene->bell_at_second;
-    snprintf(name, sizeof name, "twin-%06" PRId64, number);
-    VL_TRY(order_media(world, &other, name, other_media));
-    VL_TRY(add(world, AUDIOVISUAL, vl_world_sample_audiovisual(scene, id, media)));
-    return add(world, AUDIOVISUAL, vl_world_sample_audiovisual(&other, name, other_media));
 }
 
 // Text alone: sentences, and questions without their medium, so that a model which sees nothing guesses.
@@ -143,15 +146,13 @@ static VlStatus add_texts(World *world, int64_t number) {
 static VlStatus add_clip(World *world, int64_t number) {
     static const VlWorldMotion turns[] = {VL_WORLD_GLIDE, VL_WORLD_PACE, VL_WORLD_BOUNCE, VL_WORLD_ORDER};
     VlWorldScene scene;
-    char name[NAME], media[NAME];
+    char name[NAME], media[MEDIA];
     VlRandom random = text_random(world, (uint64_t)(2 * number + 1));
     vl_world_scene_make(&scene, (uint64_t)world->options->seed, VL_WORLD_TRAIN, turns[number % 4], number / 4);
     snprintf(name, sizeof name, "clip-%06" PRId64, number);
-    VL_TRY(order_media(world, &scene, name, media));
+    VL_TRY(order_media(world, &scene, NULL, name, media));
     VL_TRY(add(world, PRETRAIN, vl_world_sample_caption(&scene, name, media)));
     VL_TRY(add(world, FINETUNE, vl_world_sample_questions(&scene, name, media, &random)));
-    VL_TRY(add(world, AUDIO, vl_world_sample_sound(&scene, name, media, number / 4)));
-    if (scene.motion == VL_WORLD_ORDER && number % 8 == 3) VL_TRY(add_twins(world, &scene, name, media, number));
     return number % TEXT_EVERY ? VL_OK : add_texts(world, number / TEXT_EVERY);
 }
 
@@ -159,7 +160,7 @@ static VlStatus add_heldout(World *world, int64_t number) {
     VlWorldQuestion question = (VlWorldQuestion)(number % VL_WORLD_QUESTIONS);
     int64_t nth = number / VL_WORLD_QUESTIONS;
     VlWorldScene scene;
-    char name[NAME], media[NAME];
+    char name[NAME], media[MEDIA];
     int64_t scene_number = nth;
     if (question == VL_WORLD_ASK_COUNT) {
         scene_number = 18 * nth + nth % VL_WORLD_THINGS;
@@ -170,8 +171,74 @@ static VlStatus add_heldout(World *world, int64_t number) {
     vl_world_scene_make(&scene, (uint64_t)world->options->seed, VL_WORLD_HELDOUT, vl_world_question_motion(question),
                         scene_number);
     snprintf(name, sizeof name, "heldout-%06" PRId64, number);
-    VL_TRY(order_media(world, &scene, name, media));
+    VL_TRY(order_media(world, &scene, NULL, name, media));
     return add(world, HELDOUT, vl_world_sample_heldout(&scene, name, media, question));
+}
+
+// ---- Samples that are heard ------------------------------------------------
+
+// Every sound is asked about, every other one is also described.
+static VlStatus add_sound(World *world, int64_t number) {
+    static const VlWorldTune turns[] = {VL_WORLD_RING, VL_WORLD_LONE, VL_WORLD_RING, VL_WORLD_SLIDE};
+    VlWorldSound sound;
+    char name[NAME], media[MEDIA];
+    VlRandom random = text_random(world, vl_hash_string("sounds") + (uint64_t)number);
+    VlWorldTune tune = turns[number % 4];
+    int64_t nth = tune == VL_WORLD_RING ? number / 2 : number / 4;
+    vl_world_sound_make(&sound, (uint64_t)world->options->seed, VL_WORLD_TRAIN, tune, nth);
+    snprintf(name, sizeof name, "sound-%06" PRId64, number);
+    VL_TRY(order_media(world, NULL, &sound, name, media));
+    VL_TRY(add(world, AUDIO_FINETUNE, vl_world_sample_sound_questions(&sound, name, media, &random)));
+    if (number / 4 % 2) return VL_OK;
+    return add(world, AUDIO_PRETRAIN, vl_world_sample_sound_caption(&sound, name, media));
+}
+
+// A meeting and its twins, one clip each. Held out they come under one question, otherwise under all.
+static VlStatus add_meeting(World *world, VlWorldSplit split, int64_t number) {
+    bool heldout = split == VL_WORLD_HELDOUT;
+    VlWorldMeeting meeting;
+    VlRandom random = text_random(world, vl_hash_string("meetings") + (uint64_t)number);
+    vl_world_meeting_make(&meeting, (uint64_t)world->options->seed, split, heldout ? number / VL_WORLD_MET : number);
+    for (int i = 0; i < VL_WORLD_TWINS; i++) {
+        char name[NAME], media[MEDIA];
+        VlWorldMeeting twin = vl_world_meeting_twin(&meeting, i & 1, i & 2);
+        snprintf(name, sizeof name, "%s-%06" PRId64 "-%d", heldout ? "heldout-meeting" : "meeting", number, i);
+        VL_TRY(order_media(world, &twin.scene, &twin.sound, name, media));
+        VL_TRY(heldout ? add(world, HELDOUT,
+                             vl_world_sample_meeting_heldout(&twin, name, media, (VlWorldMet)(number % VL_WORLD_MET)))
+                       : add(world, JOINT, vl_world_sample_meeting(&twin, name, media, &random)));
+    }
+    return VL_OK;
+}
+
+// Text alone that prepares for sounds: a description is asked about as its medium will be, two of three times one of
+// things and sounds that meet; some questions come without any description, so that a model that hears nothing guesses.
+static VlStatus add_sound_text(World *world, int64_t number) {
+    uint64_t seed = (uint64_t)world->options->seed ^ vl_hash_string("sounds of texts");
+    VlRandom random = text_random(world, vl_hash_string("texts of sounds") + (uint64_t)number);
+    char name[NAME];
+    bool described = number % TEXT_EVERY > 0;
+    snprintf(name, sizeof name, "read-%06" PRId64, number);
+    if (number % 3) {
+        VlWorldMeeting meeting;
+        vl_world_meeting_make(&meeting, seed, VL_WORLD_TRAIN, number / 3 * 2 + number % 3 - 1);
+        return add(world, TEXTS, vl_world_sample_meeting_text(&meeting, name, described, &random));
+    }
+    VlWorldSound sound;
+    int64_t nth = number / 3;
+    vl_world_sound_make(&sound, seed, VL_WORLD_TRAIN, (VlWorldTune)(nth % VL_WORLD_TUNES), nth / VL_WORLD_TUNES);
+    return add(world, TEXTS, vl_world_sample_sound_text(&sound, name, described, &random));
+}
+
+static VlStatus add_heldout_sound(World *world, int64_t number) {
+    VlWorldHeard heard = (VlWorldHeard)(number % VL_WORLD_HEARD);
+    VlWorldSound sound;
+    char name[NAME], media[MEDIA];
+    vl_world_sound_make(&sound, (uint64_t)world->options->seed, VL_WORLD_HELDOUT, vl_world_heard_tune(heard),
+                        vl_world_heard_number(heard, number / VL_WORLD_HEARD));
+    snprintf(name, sizeof name, "heldout-sound-%06" PRId64, number);
+    VL_TRY(order_media(world, NULL, &sound, name, media));
+    return add(world, HELDOUT, vl_world_sample_sound_heldout(&sound, name, media, heard));
 }
 
 // ---- The whole -------------------------------------------------------------
@@ -181,14 +248,23 @@ static VlStatus make_all(World *world) {
     for (int64_t i = 0; i < options->samples; i++) VL_TRY(add_clip(world, i));
     for (int64_t i = 0; i < PICTURES_PER_CLIP * options->samples; i++) VL_TRY(add_picture(world, i));
     for (int64_t i = 0; i < options->heldout; i++) VL_TRY(add_heldout(world, i));
+    for (int64_t i = 0; i < SOUNDS_PER_CLIP * options->samples; i++) VL_TRY(add_sound(world, i));
+    for (int64_t i = 0; i < (options->samples + CLIPS_PER_MEETING - 1) / CLIPS_PER_MEETING; i++)
+        VL_TRY(add_meeting(world, VL_WORLD_TRAIN, i));
+    for (int64_t i = 0; i < options->samples; i++) VL_TRY(add_sound_text(world, i));
+    for (int64_t i = 0; i < options->heldout / VL_WORLD_QUESTIONS * VL_WORLD_HEARD; i++)
+        VL_TRY(add_heldout_sound(world, i));
+    for (int64_t i = 0; i < options->heldout / (2 * VL_WORLD_TWINS); i++)
+        VL_TRY(add_meeting(world, VL_WORLD_HELDOUT, i));
     return wait_for_media(world);
 }
 
 static VlStatus save_all(World *world) {
     char path[VL_PATH_MAX];
     VlWorldReport *report = world->report;
-    int64_t *counts[LISTS] = {&report->things,  &report->warmup, &report->pretrain,   &report->finetune,
-                              &report->heldout, &report->audio,  &report->audiovisual};
+    int64_t *counts[LISTS] = {&report->things,         &report->warmup,         &report->pretrain,
+                              &report->finetune,       &report->heldout,        &report->texts,
+                              &report->audio_pretrain, &report->audio_finetune, &report->joint};
     VL_TRY(vl_path_join(path, world->folder, "model"));
     VL_TRY(vl_world_model_save(path, world->list, LISTS, &report->vocabulary));
     for (int i = 0; i < LISTS; i++) {

@@ -87,16 +87,29 @@ static json_t *make_tokenizer_config(void) {
 
 // ---- Configuration ---------------------------------------------------------
 
+enum { AUDIO_WIDTH = 96, DECODER_WIDTH = 128 };
+
+// As layers are few, none is dropped, and their gradients do not decay.
+static json_t *make_audio_config(void) {
+    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:b}", "input_patch_size", 16,
+                     "embed_dim", 64, "encoder_layers", 3, "encoder_embed_dim", AUDIO_WIDTH, "encoder_ffn_embed_dim",
+                     288, "encoder_attention_heads", 3, "conv_pos", 32, "conv_pos_groups", 8, "num_buckets", 64,
+                     "max_distance", 128, "layer_wise_gradient_decay_ratio", 1.0, "encoder_layerdrop", 0.0,
+                     "finetuned_model", 0);
+}
+
 static json_t *make_config(int64_t vocabulary) {
     return json_pack(
         "{s:s, s:[s], s:i, s:i, s:i, s:i, s:i, s:I, s:s, s:f, s:f, s:f, s:b, s:i, s:i, s:i, s:s, s:i, s:s, s:i, s:s, "
-        "s:i, s:s, s:n}",
-        "model_type", "videollama2_mistral", "architectures", "Videollama2MistralForCausalLM", "hidden_size", 128,
-        "intermediate_size", 384, "num_hidden_layers", 4, "num_attention_heads", 4, "num_key_value_heads", 4,
-        "vocab_size", (json_int_t)vocabulary, "hidden_act", "silu", "rms_norm_eps", 1e-5, "rope_theta", 10000.0,
-        "initializer_range", 0.05, "tie_word_embeddings", 0, "max_position_embeddings", 2048, "bos_token_id", BEGIN,
-        "eos_token_id", END, "mm_vision_tower", "tower", "mm_hidden_size", 96, "mm_projector_type", "stc_connector_v35",
-        "mm_vision_select_layer", -2, "mm_vision_select_feature", "patch", "num_frames", 8, "image_aspect_ratio", "pad",
+        "s:i, s:s, s:s, s:o, s:s, s:i, s:i, s:n}",
+        "model_type", "videollama2_mistral", "architectures", "Videollama2MistralForCausalLM", "hidden_size",
+        DECODER_WIDTH, "intermediate_size", 384, "num_hidden_layers", 4, "num_attention_heads", 4,
+        "num_key_value_heads", 4, "vocab_size", (json_int_t)vocabulary, "hidden_act", "silu", "rms_norm_eps", 1e-5,
+        "rope_theta", 10000.0, "initializer_range", 0.05, "tie_word_embeddings", 0, "max_position_embeddings", 2048,
+        "bos_token_id", BEGIN, "eos_token_id", END, "mm_vision_tower", "tower", "mm_hidden_size", 96,
+        "mm_projector_type", "stc_connector_v35", "mm_vision_select_layer", -2, "mm_vision_select_feature", "patch",
+        "num_frames", 8, "image_aspect_ratio", "pad", "mm_audio_tower", "beats", "mm_audio_config", make_audio_config(),
+        "mm_projector_a_type", "mlp2x_gelu", "mm_hidden_size_a", AUDIO_WIDTH, "hidden_size_a", DECODER_WIDTH,
         "sliding_window");
 }
 

@@ -135,9 +135,9 @@ static void draw_bells(VlWorldScene *scene, VlRandom *random) {
     scene->bells = 0;
     if (scene->motion == VL_WORLD_STILL) return;
     if (scene->motion == VL_WORLD_ORDER) {
-        scene->bell_at_second = vl_random_below(random, 2);
+        double later = vl_random_below(random, 2) ? 0.62 : 0;  // with the first thing, or with the second
         scene->bells = 1;
-        scene->bell[0] = between(random, 0.14, 0.24);  // its counterpart: 0.62 later
+        scene->bell[0] = between(random, 0.14, 0.24) + later;
         return;
     }
     scene->bells = vl_random_below(random, VL_WORLD_BELLS + 1);

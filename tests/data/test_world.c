@@ -5,18 +5,16 @@
 
 #include "base/json.h"
 #include "data/media.h"
+#include "data/media_audio.h"
 #include "data/tokenizer.h"
 #include "data/world_parts.h"
 #include "tests/data/packing.h"
 
-enum {
-    SCENES = 864,
-    PIXELS = VL_WORLD_SIDE * VL_WORLD_SIDE * 3,
-    SOUND = VL_WORLD_RATE * VL_WORLD_FRAMES / VL_WORLD_FPS
-};
+enum { SCENES = 864, PIXELS = VL_WORLD_SIDE * VL_WORLD_SIDE * 3 };
 
-static const char *const lists[] = {"things.json",  "warmup.json", "pretrain.json",   "finetune.json",
-                                    "heldout.json", "audio.json",  "audiovisual.json"};
+static const char *const lists[] = {"things.json",         "warmup.json",         "pretrain.json",
+                                    "finetune.json",       "heldout.json",        "texts.json",
+                                    "audio-pretrain.json", "audio-finetune.json", "joint.json"};
 enum { LISTS = sizeof lists / sizeof *lists };
 
 static char *work;
@@ -204,7 +202,7 @@ static void test_shapes_and_colours_differ(void **state) {
 
 static void test_events_have_their_tones(void **state) {
     (void)state;
-    static float samples[SOUND];
+    static float samples[VL_WORLD_SOUND];
     const double pitches[] = {1000, 500};  // bell, knock
     for (int64_t n = 0; n < 12; n++) {
         VlWorldScene scene = scene_of(VL_WORLD_TRAIN, VL_WORLD_BOUNCE, n);
@@ -213,7 +211,7 @@ static void test_events_have_their_tones(void **state) {
         vl_world_sound(&scene, samples);
         for (int p = 0; p < 2; p++) {
             double re = 0, im = 0;
-            for (int64_t i = 0; i < SOUND; i++) {
+            for (int64_t i = 0; i < VL_WORLD_SOUND; i++) {
                 re += samples[i] * cos(6.283185307179586 * pitches[p] * (double)i / VL_WORLD_RATE);
                 im += samples[i] * sin(6.283185307179586 * pitches[p] * (double)i / VL_WORLD_RATE);
                 peak = fmax(peak, fabs(samples[i]));
@@ -224,6 +222,161 @@ static void test_events_have_their_tones(void **state) {
         }
         assert_true(peak <= 1);
     }
+}
+
+// ---- Sounds ----------------------------------------------------------------
+
+static VlWorldSound sound_of(VlWorldSplit split, VlWorldTune tune, int64_t number) {
+    VlWorldSound sound;
+    vl_world_sound_make(&sound, 7, split, tune, number);
+    return sound;
+}
+
+static VlWorldMeeting meeting_of(VlWorldSplit split, int64_t number) {
+    VlWorldMeeting meeting;
+    vl_world_meeting_make(&meeting, 7, split, number);
+    return meeting;
+}
+
+static void test_heldout_sounds_are_unheard(void **state) {
+    (void)state;
+    for (int tune = 0; tune < VL_WORLD_TUNES; tune++) {
+        for (int64_t n = 0; n < SCENES; n++) {
+            VlWorldSound heard = sound_of(VL_WORLD_TRAIN, (VlWorldTune)tune, n);
+            VlWorldSound unheard = sound_of(VL_WORLD_HELDOUT, (VlWorldTune)tune, n);
+            assert_false(vl_world_sound_is_heldout(&heard));
+            assert_true(vl_world_sound_is_heldout(&unheard));
+            for (int64_t i = 0; i < heard.tones; i++) {
+                assert_true(heard.tone[i].from >= 0 && heard.tone[i].until <= 1);
+                if (i > 0) assert_true(heard.tone[i].from > heard.tone[i - 1].until);
+            }
+        }
+    }
+}
+
+static void test_answers_about_sounds_are_balanced(void **state) {
+    (void)state;
+    for (int split = 0; split < 2; split++) {
+        int64_t count[3] = {0}, source[4] = {0}, high[2] = {0}, falls[2] = {0}, late[2] = {0};
+        for (int64_t n = 0; n < SCENES; n++) {
+            VlWorldSplit part = (VlWorldSplit)split;
+            int64_t number = vl_world_heard_number(VL_WORLD_HEAR_COUNT, n);
+            count_up(count, 3, sound_of(part, VL_WORLD_RING, number).tones - 1);
+            number = vl_world_heard_number(VL_WORLD_HEAR_SOURCE, n);
+            count_up(source, 4, sound_of(part, VL_WORLD_RING, number).tone[0].source);
+            number = vl_world_heard_number(VL_WORLD_HEAR_PITCH, n);
+            count_up(high, 2, sound_of(part, VL_WORLD_RING, number).tone[0].high);
+            count_up(falls, 2, sound_of(part, VL_WORLD_SLIDE, n).falls);
+            count_up(late, 2, sound_of(part, VL_WORLD_LONE, n).late);
+        }
+        assert_even(count, 3, SCENES, "count");
+        assert_even(source, 4, SCENES, "source");
+        assert_even(high, 2, SCENES, "pitch");
+        assert_even(falls, 2, SCENES, "course");
+        assert_even(late, 2, SCENES, "half");
+    }
+}
+
+// The power of a tone is where its pitch is, at the time that it is said to be heard.
+static void test_tones_are_heard_in_their_time(void **state) {
+    (void)state;
+    static float samples[VL_WORLD_SOUND];
+    for (int64_t n = 0; n < 32; n++) {
+        VlWorldSound sound = sound_of(VL_WORLD_TRAIN, VL_WORLD_RING, n);
+        double inside = 0, outside = 0, peak = 0;
+        vl_world_sound_play(&sound, samples);
+        for (int64_t i = 0; i < VL_WORLD_SOUND; i++) {
+            double time = (double)i / VL_WORLD_SOUND, power = (double)samples[i] * (double)samples[i];
+            bool heard = false;
+            for (int64_t t = 0; t < sound.tones; t++)
+                heard |= time >= sound.tone[t].from - 1e-4 && time <= sound.tone[t].until + 1e-4;
+            *(heard ? &inside : &outside) += power;
+            peak = fmax(peak, fabs(samples[i]));
+        }
+        assert_true(inside > 20 * (double)sound.tones && outside == 0);
+        assert_true(peak > 0.1 && peak <= 1);
+    }
+}
+
+// The rule of meetings holds for a meeting and each of its twins, so that no twin shows what is held out.
+static int64_t meeting_rest(const VlWorldMeeting *meeting) {
+    int64_t sum = meeting->sound.tone[0].source;
+    for (int64_t i = 0; i < 2; i++) sum += meeting->scene.thing[i].shape + 3 * meeting->scene.thing[i].colour;
+    return sum % 8;
+}
+
+static void test_things_and_sounds_meet(void **state) {
+    (void)state;
+    int64_t colours[8] = {0}, sources[4] = {0}, late[2] = {0};
+    for (int64_t n = 0; n < 256; n++) {
+        VlWorldMeeting seen = meeting_of(VL_WORLD_TRAIN, n), unseen = meeting_of(VL_WORLD_HELDOUT, n);
+        count_up(colours, 8, unseen.scene.thing[0].colour);
+        count_up(sources, 4, unseen.sound.tone[0].source);
+        count_up(late, 2, unseen.sound.late);
+        for (int64_t twin = 0; twin < VL_WORLD_TWINS; twin++) {
+            VlWorldMeeting known = vl_world_meeting_twin(&seen, twin & 1, twin & 2);
+            VlWorldMeeting other = vl_world_meeting_twin(&unseen, twin & 1, twin & 2);
+            assert_int_equal(meeting_rest(&other), 5);
+            assert_int_not_equal(meeting_rest(&known), 5);
+            const VlWorldThing *thing = known.scene.thing;
+            assert_false(vl_world_is_heldout(thing[0].shape, thing[0].colour, thing[1].shape));
+            assert_false(vl_world_sound_is_heldout(&known.sound));
+            assert_true(other.sound.tone[0].from >= other.scene.thing[other.sound.late].from);
+            assert_true(other.sound.tone[0].until <= other.scene.thing[other.sound.late].until);
+        }
+    }
+    assert_even(colours, 8, 256, "first colour of a meeting");
+    assert_even(sources, 4, 256, "source of a meeting");
+    assert_even(late, 2, 256, "half of a meeting");
+}
+
+static const char *turn_of(const json_t *sample, size_t turn) {
+    const json_t *turns = json_object_get(sample, "conversations");
+    return json_string_value(json_object_get(json_array_get(turns, turn), "value"));
+}
+
+// Under one question a meeting, its twins by either exchange, and the twin of both have the answers a, b, b, a: neither
+// the picture nor the sound alone decides between the two, and each exchange is told by the other medium.
+static void test_twins_have_other_answers(void **state) {
+    (void)state;
+    for (int met = 0; met < VL_WORLD_MET; met++) {
+        for (int64_t n = 0; n < 64; n++) {
+            VlWorldMeeting meeting = meeting_of(VL_WORLD_HELDOUT, n);
+            json_t *samples[VL_WORLD_TWINS];
+            for (int64_t twin = 0; twin < VL_WORLD_TWINS; twin++) {
+                VlWorldMeeting other = vl_world_meeting_twin(&meeting, twin & 1, twin & 2);
+                samples[twin] = vl_world_sample_meeting_heldout(&other, "x", "x.mp4", (VlWorldMet)met);
+                assert_true(json_is_true(json_object_get(samples[twin], "va")));
+                assert_string_equal(turn_of(samples[twin], 0), turn_of(samples[0], 0));
+            }
+            const VlWorldThing *thing = meeting.scene.thing;
+            int64_t first = met == VL_WORLD_MEET_TONE ? meeting.sound.late : !meeting.sound.late;
+            const char *a = vl_world_colours[thing[first].colour], *b = vl_world_colours[thing[!first].colour];
+            assert_string_not_equal(a, b);
+            assert_string_equal(turn_of(samples[0], 1), a);
+            assert_string_equal(turn_of(samples[1], 1), b);
+            assert_string_equal(turn_of(samples[2], 1), b);
+            assert_string_equal(turn_of(samples[3], 1), a);
+            for (int64_t twin = 0; twin < VL_WORLD_TWINS; twin++) json_decref(samples[twin]);
+        }
+    }
+}
+
+// Exchanging the sounds leaves every frame, exchanging the things every sample of the sound.
+static void test_twins_differ_in_one_medium(void **state) {
+    (void)state;
+    static uint8_t rgb[3][VL_WORLD_FRAMES * PIXELS];
+    static float samples[3][VL_WORLD_SOUND];
+    VlWorldMeeting meeting = meeting_of(VL_WORLD_TRAIN, 3);
+    for (int64_t twin = 0; twin < 3; twin++) {
+        VlWorldMeeting other = vl_world_meeting_twin(&meeting, twin == 1, twin == 2);
+        vl_world_render(&other.scene, VL_WORLD_FRAMES, rgb[twin]);
+        vl_world_sound_play(&other.sound, samples[twin]);
+    }
+    assert_int_not_equal(memcmp(rgb[0], rgb[1], sizeof rgb[0]), 0);
+    assert_memory_equal(rgb[0], rgb[2], sizeof rgb[0]);
+    assert_memory_equal(samples[0], samples[1], sizeof samples[0]);
+    assert_int_not_equal(memcmp(samples[0], samples[2], sizeof samples[0]), 0);
 }
 
 // ---- Files -----------------------------------------------------------------
@@ -277,6 +430,18 @@ static void check_video(const char *path) {
     vl_video_close(video);
 }
 
+static void check_sound(const char *path) {
+    const VlMediaOptions options = vl_media_defaults();
+    const VlSoundWindow window = {.seconds = 2};
+    double *samples, power = 0;
+    int64_t rate;
+    assert_ok(vl_sound_read_file(path, &options, &window, &samples, &rate));
+    assert_int_equal(rate, VL_WORLD_RATE);
+    for (int64_t i = 0; i < VL_WORLD_SOUND; i++) power += samples[i] * samples[i];
+    assert_true(power > 20);
+    vl_free(samples);
+}
+
 static void test_media_exist_and_decode(void **state) {
     (void)state;
     if (!has_media) skip();
@@ -287,8 +452,9 @@ static void test_media_exist_and_decode(void **state) {
         json_array_foreach(list, n, sample) {
             const char *image = json_string_value(json_object_get(sample, "image"));
             const char *video = json_string_value(json_object_get(sample, "video"));
+            const char *audio = json_string_value(json_object_get(sample, "audio"));
             bool text = strcmp(json_string_value(json_object_get(sample, "kind")), "text") == 0;
-            assert_true(text ? !image && !video : !image != !video);
+            assert_int_equal(!!image + !!video + !!audio, !text);
             assert_int_equal(json_array_size(json_object_get(sample, "conversations")) % 2, 0);
             if (image) {
                 VlImage picture;
@@ -298,6 +464,7 @@ static void test_media_exist_and_decode(void **state) {
                 vl_image_free(&picture);
             }
             if (video) check_video(in_folder(in_folder(work, "a"), video));
+            if (audio) check_sound(in_folder(in_folder(work, "a"), audio));
         }
         json_decref(list);
     }
@@ -307,16 +474,20 @@ static void test_heldout_asks_each_kind_alike(void **state) {
     (void)state;
     if (!has_media) skip();
     json_t *list = load_list("heldout.json"), *sample;
-    int64_t counts[VL_WORLD_QUESTIONS] = {0};
+    int64_t seen[VL_WORLD_QUESTIONS] = {0}, heard[VL_WORLD_HEARD] = {0}, met[VL_WORLD_MET] = {0};
     size_t n;
     json_array_foreach(list, n, sample) {
         assert_int_equal(json_array_size(json_object_get(sample, "conversations")), 2);
         const char *kind = json_string_value(json_object_get(sample, "kind"));
-        for (int q = 0; q < VL_WORLD_QUESTIONS; q++) {
-            counts[q] += strcmp(kind, vl_world_question_kind((VlWorldQuestion)q)) == 0;
-        }
+        for (int q = 0; q < VL_WORLD_QUESTIONS; q++)
+            seen[q] += strcmp(kind, vl_world_question_kind((VlWorldQuestion)q)) == 0;
+        for (int h = 0; h < VL_WORLD_HEARD; h++) heard[h] += strcmp(kind, vl_world_heard_kind((VlWorldHeard)h)) == 0;
+        for (int m = 0; m < VL_WORLD_MET; m++) met[m] += strcmp(kind, vl_world_met_kind((VlWorldMet)m)) == 0;
     }
-    for (int q = 0; q < VL_WORLD_QUESTIONS; q++) assert_int_equal(counts[q], 9);
+    for (int q = 0; q < VL_WORLD_QUESTIONS; q++) assert_int_equal(seen[q], 9);
+    for (int h = 0; h < VL_WORLD_HEARD; h++) assert_int_equal(heard[h], 9);
+    assert_int_equal(met[0] + met[1], 36);
+    assert_int_equal(json_array_size(list), 72 + 45 + 36);
     json_decref(list);
 }
 
@@ -346,16 +517,17 @@ static void test_single_things_are_named(void **state) {
     json_decref(list);
 }
 
-// No question about a picture names what another one of the same sample asks for.
+// No question names what another one of the same sample asks for.
 static void test_questions_do_not_tell_answers(void **state) {
     (void)state;
     if (!has_media) skip();
-    const char *const names[] = {"warmup.json", "finetune.json"};
-    for (size_t i = 0; i < 2; i++) {
+    const char *const names[] = {"warmup.json", "finetune.json", "audio-finetune.json", "joint.json"};
+    const char *const kinds[] = {"image", "image", "sound", "av"};
+    for (size_t i = 0; i < 4; i++) {
         json_t *list = load_list(names[i]), *sample;
         size_t n, looked = 0;
         json_array_foreach(list, n, sample) {
-            if (strcmp(json_string_value(json_object_get(sample, "kind")), "image") != 0) continue;
+            if (strcmp(json_string_value(json_object_get(sample, "kind")), kinds[i]) != 0) continue;
             const json_t *turns = json_object_get(sample, "conversations");
             for (size_t answer = 1; answer < json_array_size(turns); answer += 2) {
                 for (size_t question = 0; question < json_array_size(turns); question += 2, looked++) {
@@ -365,7 +537,7 @@ static void test_questions_do_not_tell_answers(void **state) {
                 }
             }
         }
-        assert_true(looked > 100);
+        assert_true(looked >= 12);
         json_decref(list);
     }
 }
@@ -423,6 +595,12 @@ int main(void) {
         cmocka_unit_test(test_bounces_are_as_told),
         cmocka_unit_test(test_shapes_and_colours_differ),
         cmocka_unit_test(test_events_have_their_tones),
+        cmocka_unit_test(test_heldout_sounds_are_unheard),
+        cmocka_unit_test(test_answers_about_sounds_are_balanced),
+        cmocka_unit_test(test_tones_are_heard_in_their_time),
+        cmocka_unit_test(test_things_and_sounds_meet),
+        cmocka_unit_test(test_twins_have_other_answers),
+        cmocka_unit_test(test_twins_differ_in_one_medium),
         cmocka_unit_test(test_same_bytes_on_any_number_of_threads),
         cmocka_unit_test(test_media_exist_and_decode),
         cmocka_unit_test(test_heldout_asks_each_kind_alike),
