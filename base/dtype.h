@@ -44,6 +44,27 @@ static inline VlBf16 vl_bf16_from_f32(float value) {
     return (bits & 0x7fffffffu) > 0x7f800000u ? (VlBf16)((bits >> 16) | 0x40u) : (VlBf16)(rounded >> 16);
 }
 
+// An f32 as two numbers of 16 bits: the bf16 next to it, and what remains, the difference of their bits. Exact, but for
+// a NaN, which becomes a quiet one. Half-way cases go away from zero: rounded to even, an even bf16 would stand for
+// 65537 numbers, one more than 16 bits tell apart.
+typedef struct VlHalves {
+    VlBf16 upper;
+    int16_t remainder;
+} VlHalves;
+static inline VlHalves vl_halves_from_f32(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    bool number = (bits & 0x7fffffffu) <= 0x7f800000u;
+    return (VlHalves){(VlBf16)(number ? (bits + 0x8000u) >> 16 : (bits >> 16) | 0x40u),
+                      (int16_t)(number ? bits & 0xffffu : 0)};
+}
+static inline float vl_f32_from_halves(VlBf16 upper, int16_t remainder) {
+    uint32_t bits = ((uint32_t)upper << 16) + (uint32_t)(int32_t)remainder;
+    float result;
+    memcpy(&result, &bits, sizeof result);
+    return result;
+}
+
 float vl_f32_from_f16(VlF16 value);
 VlF16 vl_f16_from_f32(float value);  // round to nearest even; overflow to infinity
 

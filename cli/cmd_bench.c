@@ -13,28 +13,33 @@ static VlStatus bench_machine(int argc, char **argv) {
     int64_t threads = 0;
     bool json = false, help;
     double f32, bf16, copy, triad;
+    const char *word = "cpu";
+    VlDevice device;
     VlContext *context;
     VlOption option[] = {
+        {"device", VL_OPTION_STRING, &word, "auto|cpu|cuda", "whose limits (cpu)", false},
         {"threads", VL_OPTION_INT64, &threads, "N", "CPU threads (0: as many as the process may use)", false},
         {"json", VL_OPTION_FLAG, &json, NULL, "one object on standard output", false}};
     VlCommand command = {
-        "bench machine", "Peak of f32 and bf16 matrix products, and bandwidth of copy and triad.", NULL, 0, 0, 2,
+        "bench machine", "Peak of f32 and bf16 matrix products, and bandwidth of copy and triad.", NULL, 0, 0, 3,
         option};
     VL_TRY(vl_options_parse(&command, argc, argv, NULL, &help));
     if (help) return VL_OK;
-    VL_TRY(vl_context_create(&context, "cpu", threads));
-    VlStatus status = vl_measure_gemm_peak(context, VL_F32, 4096, 2.0, &f32);
-    if (status == VL_OK) status = vl_measure_gemm_peak(context, VL_BF16, 4096, 2.0, &bf16);
+    VL_TRY(vl_read_device(word, &device));
+    VL_TRY(vl_context_create(&context, device, threads));
+    int64_t size = device == VL_DEVICE_CPU ? 4096 : 8192;
+    VlStatus status = vl_measure_gemm_peak(context, VL_F32, size, 2.0, &f32);
+    if (status == VL_OK) status = vl_measure_gemm_peak(context, VL_BF16, size, 2.0, &bf16);
     if (status == VL_OK) status = vl_measure_bandwidth(context, 2.0, &copy, &triad);
     threads = context->threads;
     vl_context_free(context);
     VL_TRY(status);
     printf(json ? "{\"gemm_f32_gflop_per_s\": %.1f, \"gemm_bf16_gflop_per_s\": %.1f, \"copy_gb_per_s\": %.2f, "
                   "\"triad_gb_per_s\": %.2f, "
-                  "\"threads\": %" PRId64 "}\n"
+                  "\"threads\": %" PRId64 ", \"device\": \"%s\"}\n"
                 : "f32 matrix product   %.1f GFLOP/s\nbf16 matrix product  %.1f GFLOP/s\ncopy   %.2f GB/s\ntriad  %.2f "
-                  "GB/s\n(%" PRId64 " threads)\n",
-           f32 / 1e9, bf16 / 1e9, copy / 1e9, triad / 1e9, threads);
+                  "GB/s\n(%" PRId64 " threads, %s)\n",
+           f32 / 1e9, bf16 / 1e9, copy / 1e9, triad / 1e9, threads, vl_device_name(device));
     return VL_OK;
 }
 
@@ -53,21 +58,34 @@ static VlStatus parse_list(const char *text, int64_t most, int64_t *numbers, int
     }
 }
 
-static void print_train(const VlBenchTrainResult *result, const char *dtype, int64_t steps, bool json) {
+// What a GPU adds: its name, its memory, and the share of its peak.
+static void print_gpu(const VlBenchTrainResult *result, bool json) {
+    if (!result->gpu[0]) return;
+    double mfu = 1e9 * result->model_gflop / result->seconds_min / result->peak_flops;
+    printf(json ? ", \"gpu\": \"%s\", \"device_bytes\": %" PRId64 ", \"peak_gflop_per_s\": %.1f, \"mfu\": %.4f"
+                : "%s: %" PRId64 " bytes taken, peak %.1f GFLOP/s, MFU %.4f\n",
+           result->gpu, result->device_bytes, result->peak_flops / 1e9, mfu);
+}
+
+static void print_train(const VlBenchTrainResult *result, const VlBenchTrainOptions *options, bool json) {
     const char *format =
         json ? "{\"tokens\": %" PRId64
                ", \"seconds_min\": %.6f, \"seconds_median\": %.6f, \"tokens_per_s\": %.2f, \"peak_rss_bytes\": %" PRId64
                ", \"planned_bytes\": %" PRId64
                ", \"model_gflop\": %.3f, \"gflop_per_s\": %.2f, \"split\": {\"forward\": %.6f, \"backward\": %.6f, "
-               "\"optimizer\": %.6f}, \"dtype\": \"%s\", \"threads\": %" PRId64 ", \"steps\": %" PRId64 "}\n"
+               "\"optimizer\": %.6f}, \"dtype\": \"%s\", \"threads\": %" PRId64 ", \"steps\": %" PRId64
+               ", \"device\": \"%s\""
              : "tokens %" PRId64 "\nseconds %.4f (least), %.4f (median)\ntokens/s %.1f\npeak memory %" PRId64
                " bytes, planned %" PRId64
                "\nmodel GFLOP %.2f, %.2f GFLOP/s\nforward %.4f s, backward %.4f s, optimizer %.4f s\n%s, %" PRId64
-               " threads, %" PRId64 " steps\n";
+               " threads, %" PRId64 " steps, %s\n";
     printf(format, result->tokens, result->seconds_min, result->seconds_median,
            (double)result->tokens / result->seconds_min, result->peak_rss_bytes, result->planned_bytes,
            result->model_gflop, result->model_gflop / result->seconds_min, result->forward, result->backward,
-           result->optimizer, dtype, result->threads, steps);
+           result->optimizer, vl_dtype_name(options->dtype), result->threads, options->steps,
+           vl_device_name(options->device));
+    print_gpu(result, json);
+    if (json) printf("}\n");
 }
 
 static VlStatus bench_train(int argc, char **argv) {
@@ -99,13 +117,13 @@ static VlStatus bench_train(int argc, char **argv) {
                          option};
     VL_TRY(vl_options_parse(&command, argc, argv, NULL, &help));
     if (help) return VL_OK;
-    VL_TRY(vl_check_device(device));
+    VL_TRY(vl_read_device(device, &options.device));
     VL_TRY(vl_read_dtype(dtype, &options.dtype));
     VL_TRY(vl_groups_parse(trainable, &options.trainable));
     if (options.frames == -1) options.frames = options.audio_rows > 0 ? 0 : 8;
     VL_TRY(parse_list(text_tokens, MOST, tokens, &options.samples));
     VL_TRY(vl_bench_train(&options, &result));
-    print_train(&result, dtype, options.steps, json);
+    print_train(&result, &options, json);
     return VL_OK;
 }
 

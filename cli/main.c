@@ -34,13 +34,23 @@ static const Command commands[] = {
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
 static void print_version(void) {
-    printf("vl2 %s (backends: cpu; MPI: %s; media: %s; CUDA: no)\n", VL_VERSION,
+    printf("vl2 %s (backends: cpu%s; MPI: %s; media: %s; CUDA: %s)\n", VL_VERSION,
+#ifdef VL_HAVE_CUDA
+           ", cuda",
+#else
+           "",
+#endif
 #ifdef VL_HAVE_MPI
            "yes",
 #else
            "no",
 #endif
 #ifdef VL_HAVE_MEDIA
+           "yes",
+#else
+           "no",
+#endif
+#ifdef VL_HAVE_CUDA
            "yes"
 #else
            "no"

@@ -8,12 +8,8 @@ VlStatus vl_read_dtype(const char *word, VlDtype *dtype) {
     return VL_OK;
 }
 
-VlStatus vl_check_device(const char *word) {
-    static const char *const words[] = {"auto", "cpu", "cuda"};
-    enum { CUDA = 2 };
-    int64_t choice;
-    VL_TRY(vl_option_choice("device", word, words, 3, &choice));
-    if (choice == CUDA) return vl_error(VL_UNSUPPORTED, "--device cuda: this build has the CPU only; use --device cpu");
+VlStatus vl_read_device(const char *word, VlDevice *device) {
+    VL_TRY_CONTEXT(vl_device_choose(device, word), "--device");
     return VL_OK;
 }
 
@@ -32,11 +28,12 @@ static VlStatus fill(VlOpenModel *open, VlDtype dtype, VlGroups trainable) {
 
 VlStatus vl_model_open(VlOpenModel *open, const VlModelOptions *options, VlGroups trainable) {
     VlDtype dtype = VL_F32;
+    VlDevice device;
     *open = (VlOpenModel){0};
     VL_TRY(vl_read_dtype(options->dtype, &dtype));
-    VL_TRY(vl_check_device(options->device));
+    VL_TRY(vl_read_device(options->device, &device));
     VL_TRY(vl_model_source_open(&open->source, options->path, 0));
-    VL_TRY(vl_context_create(&open->context, "cpu", options->threads));
+    VL_TRY(vl_context_create(&open->context, device, options->threads));
     VlStatus status = fill(open, dtype, trainable);
     if (status != VL_OK) vl_model_close(open);
     return status;

@@ -22,10 +22,10 @@ typedef struct VlModelOptions {
         "threads", VL_OPTION_INT64, &(options).threads, "N", "CPU threads (0: as many as the process may use)", false \
     }
 
-// The words of --dtype and --device, for commands that open no stored model, too. Errors: VL_USAGE naming the nearest
-// word; VL_UNSUPPORTED for a device that this build cannot use.
+// The words of --dtype and --device (vl_device_choose), for commands that open no stored model, too. Errors: VL_USAGE
+// naming the nearest word.
 VlStatus vl_read_dtype(const char *word, VlDtype *dtype);
-VlStatus vl_check_device(const char *word);
+VlStatus vl_read_device(const char *word, VlDevice *device);
 
 typedef struct VlOpenModel {
     VlModelSource source;

@@ -3,10 +3,12 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "dist/device_comm.h"
 
 struct VlBuckets {
     VlContext *context;
     VlComm *comm;
+    VlDeviceComm *device_comm;  // several ranks whose gradients are in the memory of GPUs; else NULL
     VlTensor flat;
     int64_t size, count;  // elements a bucket, buckets
     int64_t *complete;    // [count] elements announced in this round
@@ -21,10 +23,19 @@ static int64_t bucket_length(const VlBuckets *buckets, int64_t bucket) {
 
 static VlStatus send(VlBuckets *buckets, int64_t bucket) {
     if (vl_comm_size(buckets->comm) == 1) return VL_OK;
+    int64_t begin = bucket * buckets->size, length = bucket_length(buckets, bucket);
+    if (buckets->device_comm) return vl_device_comm_reduce(buckets->device_comm, vl_rows(buckets->flat, begin, length));
     if (!buckets->window) vl_device_open(buckets->context);
     buckets->window = true;
-    return vl_comm_start_reduce(buckets->comm, VL_SUM_F32, (float *)buckets->flat.data + bucket * buckets->size,
-                                bucket_length(buckets, bucket));
+    return vl_comm_start_reduce(buckets->comm, VL_SUM_F32, (float *)buckets->flat.data + begin, length);
+}
+
+static VlStatus check_same_device(const VlContext *context, VlComm *comm) {
+    int64_t gpus = context->device == VL_DEVICE_CUDA, ranks = vl_comm_size(comm);
+    VL_TRY(vl_comm_reduce(comm, VL_SUM_I64, &gpus, 1));
+    if (gpus == 0 || gpus == ranks) return VL_OK;
+    return vl_error(VL_INVALID, "%lld of %lld ranks compute on a GPU: all must, or none; give device: cuda or cpu",
+                    (long long)gpus, (long long)ranks);
 }
 
 VlStatus vl_buckets_create(VlBuckets **out, VlContext *context, VlComm *comm, VlTensor flat, int64_t bucket_elements) {
@@ -37,8 +48,13 @@ VlStatus vl_buckets_create(VlBuckets **out, VlContext *context, VlComm *comm, Vl
     buckets->count = (flat.dim[0] + buckets->size - 1) / buckets->size;
     buckets->next = buckets->count - 1;
     VlStatus status = VL_NEW(&buckets->complete, buckets->count);
+    status = vl_comm_agree(comm, status);
+    if (status == VL_OK) status = check_same_device(context, comm);
+    if (status == VL_OK && vl_comm_size(comm) > 1 && context->device == VL_DEVICE_CUDA) {
+        status = vl_device_comm_open(&buckets->device_comm, context, comm);
+    }
     if (status != VL_OK) {
-        vl_free(buckets);
+        vl_buckets_free(buckets);
         return status;
     }
     *out = buckets;
@@ -62,7 +78,7 @@ VlStatus vl_buckets_ready(VlBuckets *buckets, int64_t offset, int64_t count) {
 VlStatus vl_buckets_finish(VlBuckets *buckets) {
     VlStatus status = VL_OK;
     while (buckets->next >= 0 && status == VL_OK) status = send(buckets, buckets->next--);
-    VlStatus waited = vl_comm_wait(buckets->comm);
+    VlStatus waited = buckets->device_comm ? vl_device_comm_wait(buckets->device_comm) : vl_comm_wait(buckets->comm);
     if (buckets->window) vl_device_close(buckets->context);
     buckets->window = false;
     buckets->next = buckets->count - 1;
@@ -72,6 +88,7 @@ VlStatus vl_buckets_finish(VlBuckets *buckets) {
 
 void vl_buckets_free(VlBuckets *buckets) {
     if (!buckets) return;
+    vl_device_comm_close(buckets->device_comm);
     vl_free(buckets->complete);
     vl_free(buckets);
 }

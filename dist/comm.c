@@ -123,6 +123,13 @@ void vl_comm_set_timeout(VlComm *comm, double seconds) {
     if (comm->threaded) pthread_mutex_unlock(&comm->lock);
 }
 
+double vl_comm_timeout(VlComm *comm) {
+    if (comm->threaded) pthread_mutex_lock(&comm->lock);
+    double seconds = comm->timeout;
+    if (comm->threaded) pthread_mutex_unlock(&comm->lock);
+    return seconds;
+}
+
 void vl_comm_close(VlComm *comm) {
     if (!comm) return;
     if (comm->threaded) {

@@ -20,6 +20,7 @@ typedef struct VlComm VlComm;
 VlStatus vl_comm_open(VlComm **comm, double timeout_seconds);
 // Another limit for the collectives from now on; the same on all ranks.
 void vl_comm_set_timeout(VlComm *comm, double seconds);
+double vl_comm_timeout(VlComm *comm);
 // Leaves in an orderly way. Collective.
 void vl_comm_close(VlComm *comm);
 // Ends all ranks with `exit_code`, within seconds, whatever they are doing. Returns only when there is one rank.

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/pool.h"
 #include "base/random.h"
 
 enum {
@@ -11,7 +12,7 @@ enum {
     FROZEN = 0,
     TRAINABLE = 1,
     GRADIENT = 2,
-    MASTER = 3  // VlParams.memory
+    REMAINDER = 3  // VlParams.memory
 };
 
 static const char *const group_names[VL_GROUP_COUNT] = {"vision_tower", "connector", "llm", "audio_tower",
@@ -121,7 +122,7 @@ static void count_bytes(VlParams *params) {
     params->frozen_bytes = frozen * size;
     params->trainable_bytes = params->trainable_elements * size;
     params->gradient_bytes = params->trainable_elements * vl_dtype_size(VL_F32);
-    params->master_bytes = params->dtype == VL_F32 ? 0 : params->gradient_bytes;
+    params->remainder_bytes = params->dtype == VL_F32 ? 0 : params->trainable_elements * vl_dtype_size(VL_I16);
 }
 
 VlStatus vl_params_bind(VlContext *context, VlParams *params, VlDtype dtype) {
@@ -132,29 +133,28 @@ VlStatus vl_params_bind(VlContext *context, VlParams *params, VlDtype dtype) {
     params->dtype = dtype;
     count_bytes(params);
     const int64_t bytes[] = {params->frozen_bytes, params->trainable_bytes, params->gradient_bytes,
-                             params->master_bytes};
+                             params->remainder_bytes};
     for (int i = 0; i < 4; i++) {
         if (bytes[i] == 0) continue;
         VL_TRY_CONTEXT(vl_device_allocate(context, bytes[i], &params->memory[i]), "memory of the parameters");
     }
-    bool separate = dtype != VL_F32;  // the master is another memory than the value
-    void *master = params->memory[separate ? MASTER : TRAINABLE];
+    bool halved = dtype == VL_BF16;
     int64_t frozen = 0;
     for (int64_t i = 0; i < params->count; i++) {
         VlParam *row = params->rows[i];
         if (row->trainable) {
             row->value = shaped(row, dtype, params->memory[TRAINABLE], row->offset);
             row->gradient = shaped(row, VL_F32, params->memory[GRADIENT], row->offset);
-            row->master = shaped(row, VL_F32, master, row->offset);
+            if (halved) row->remainder = shaped(row, VL_I16, params->memory[REMAINDER], row->offset);
         } else {
             row->value = shaped(row, dtype, params->memory[FROZEN], frozen);
             frozen += aligned(vl_elements(row->shape));
         }
     }
     if (params->trainable_elements > 0) {
+        params->flat_value = vl_tensor(params->memory[TRAINABLE], dtype, params->trainable_elements);
         params->flat_gradient = vl_tensor(params->memory[GRADIENT], VL_F32, params->trainable_elements);
-        params->flat_master = vl_tensor(master, VL_F32, params->trainable_elements);
-        if (separate) params->flat_weight = vl_tensor(params->memory[TRAINABLE], dtype, params->trainable_elements);
+        if (halved) params->flat_remainder = vl_tensor(params->memory[REMAINDER], VL_I16, params->trainable_elements);
     }
     return VL_OK;
 }
@@ -164,33 +164,55 @@ static VlTensor part(VlTensor tensor, int64_t begin, int64_t count) {
     return vl_rows(vl_reshape(tensor, vl_elements(tensor)), begin, count);
 }
 
-static bool has_own_master(const VlParam *param) {
-    return !vl_is_empty(param->master) && param->value.dtype != param->master.dtype;
+// Where a piece of a parameter passes through the host: as f32, and as the parameter stores it.
+typedef struct Piece {
+    float values[CHUNK];
+    int16_t remainders[CHUNK];
+    char stored[CHUNK * sizeof(float)];
+} Piece;
+
+static void split(Piece *piece, int64_t count) {
+    VlBf16 *upper = (VlBf16 *)piece->stored;
+    for (int64_t i = 0; i < count; i++) {
+        VlHalves halves = vl_halves_from_f32(piece->values[i]);
+        upper[i] = halves.upper;
+        piece->remainders[i] = halves.remainder;
+    }
 }
 
-static VlStatus copy_converted(VlContext *context, VlTensor to, const char *host, VlDtype dtype, void *buffer) {
-    int64_t count = vl_elements(to);
-    if (to.dtype == dtype) {
-        VL_TRY(vl_copy_from_host(context, to, host));
-        return VL_OK;
+static void join(float *values, const Piece *piece, int64_t count) {
+    const VlBf16 *upper = (const VlBf16 *)piece->stored;
+    for (int64_t i = 0; i < count; i++) values[i] = vl_f32_from_halves(upper[i], piece->remainders[i]);
+}
+
+// At most CHUNK elements.
+static VlStatus set_piece(VlContext *context, VlParam *param, int64_t begin, int64_t count, const void *host,
+                          VlDtype dtype, Piece *piece) {
+    if (vl_is_empty(param->remainder)) {
+        vl_convert(piece->stored, param->value.dtype, host, dtype, count);
+    } else {
+        vl_convert(piece->values, VL_F32, host, dtype, count);
+        split(piece, count);
+        VL_TRY(vl_copy_from_host(context, part(param->remainder, begin, count), piece->remainders));
     }
-    for (int64_t begin = 0; begin < count; begin += CHUNK) {
-        int64_t length = count - begin < CHUNK ? count - begin : CHUNK;
-        vl_convert(buffer, to.dtype, host + begin * vl_dtype_size(dtype), dtype, length);
-        VL_TRY(vl_copy_from_host(context, vl_rows(to, begin, length), buffer));
-    }
-    return VL_OK;
+    return vl_copy_from_host(context, part(param->value, begin, count), piece->stored);
 }
 
 VlStatus vl_params_set_part(VlContext *context, VlParam *param, int64_t begin, int64_t count, const void *host,
                             VlDtype dtype) {
-    void *buffer;
-    VL_TRY(vl_allocate(&buffer, count < CHUNK ? count : CHUNK, vl_dtype_size(VL_F32)));
-    VlStatus status = copy_converted(context, part(param->value, begin, count), host, dtype, buffer);
-    if (status == VL_OK && has_own_master(param)) {
-        status = copy_converted(context, part(param->master, begin, count), host, dtype, buffer);
+    if (dtype == param->value.dtype && vl_is_empty(param->remainder)) {
+        VL_TRY(vl_copy_from_host(context, part(param->value, begin, count), host));
+        return VL_OK;
     }
-    vl_free(buffer);
+    Piece *piece;
+    VL_TRY(VL_NEW(&piece, 1));
+    VlStatus status = VL_OK;
+    for (int64_t done = 0; done < count && status == VL_OK; done += CHUNK) {
+        int64_t length = count - done < CHUNK ? count - done : CHUNK;
+        const char *from = (const char *)host + done * vl_dtype_size(dtype);
+        status = set_piece(context, param, begin + done, length, from, dtype, piece);
+    }
+    vl_free(piece);
     return status == VL_OK ? VL_OK : vl_error_frame(status, __func__, __FILE__, __LINE__);
 }
 
@@ -199,21 +221,32 @@ VlStatus vl_params_set(VlContext *context, VlParam *param, const void *host, VlD
     return VL_OK;
 }
 
-VlStatus vl_params_get_part(VlContext *context, const VlParam *param, int64_t begin, int64_t count, float *host) {
-    VlTensor from = part(vl_is_empty(param->master) ? param->value : param->master, begin, count);
-    if (from.dtype == VL_F32) {
-        VL_TRY(vl_copy_to_host(context, host, from));
+// At most CHUNK elements.
+static VlStatus get_piece(VlContext *context, const VlParam *param, int64_t begin, int64_t count, float *host,
+                          Piece *piece) {
+    VL_TRY(vl_copy_to_host(context, piece->stored, part(param->value, begin, count)));
+    if (vl_is_empty(param->remainder)) {
+        vl_convert(host, VL_F32, piece->stored, param->value.dtype, count);
         return VL_OK;
     }
-    void *buffer;
-    VL_TRY(vl_allocate(&buffer, count < CHUNK ? count : CHUNK, vl_dtype_size(from.dtype)));
+    VL_TRY(vl_copy_to_host(context, piece->remainders, part(param->remainder, begin, count)));
+    join(host, piece, count);
+    return VL_OK;
+}
+
+VlStatus vl_params_get_part(VlContext *context, const VlParam *param, int64_t begin, int64_t count, float *host) {
+    if (param->value.dtype == VL_F32) {
+        VL_TRY(vl_copy_to_host(context, host, part(param->value, begin, count)));
+        return VL_OK;
+    }
+    Piece *piece;
+    VL_TRY(VL_NEW(&piece, 1));
     VlStatus status = VL_OK;
     for (int64_t done = 0; done < count && status == VL_OK; done += CHUNK) {
         int64_t length = count - done < CHUNK ? count - done : CHUNK;
-        status = vl_copy_to_host(context, buffer, vl_rows(from, done, length));
-        if (status == VL_OK) vl_convert(host + done, VL_F32, buffer, from.dtype, length);
+        status = get_piece(context, param, begin + done, length, host + done, piece);
     }
-    vl_free(buffer);
+    vl_free(piece);
     return status == VL_OK ? VL_OK : vl_error_frame(status, __func__, __FILE__, __LINE__);
 }
 
@@ -236,20 +269,64 @@ void vl_init_values(VlInit init, const char *name, uint64_t seed, int64_t begin,
     }
 }
 
+// Elements [begin, begin + count) of a parameter's initial values, made by one of the threads.
+typedef struct Draw {
+    VlTask task;
+    const VlParam *param;
+    uint64_t seed;
+    int64_t begin, count;
+    float *values;
+} Draw;
+
+static VlStatus draw(void *argument) {
+    const Draw *range = argument;
+    vl_init_values(range->param->init, range->param->name, range->seed, range->begin, range->count, range->values);
+    return VL_OK;
+}
+
+// Elements [begin, begin + count) by all threads of the pool.
+static VlStatus draw_together(VlPool *pool, Draw *draws, const VlParam *param, uint64_t seed, int64_t begin,
+                              int64_t count, float *values) {
+    int64_t threads = vl_pool_threads(pool), share = (count + threads - 1) / threads;
+    VlStatus status = VL_OK;
+    for (int64_t i = 0; i < threads; i++) {
+        int64_t from = i * share < count ? i * share : count, to = from + share < count ? from + share : count;
+        draws[i] = (Draw){.task = {.run = draw, .argument = &draws[i]},
+                          .param = param,
+                          .seed = seed,
+                          .begin = begin + from,
+                          .count = to - from,
+                          .values = values + from};
+        vl_pool_submit(pool, &draws[i].task, false);
+    }
+    for (int64_t i = 0; i < threads; i++) {
+        VlStatus waited = vl_pool_wait(pool, &draws[i].task);
+        if (status == VL_OK) status = waited;
+    }
+    return status;
+}
+
 VlStatus vl_params_initialise(VlContext *context, VlParams *params, VlParam *param, uint64_t seed) {
     (void)params;
     if (context->planning) return VL_OK;
-    float *values;
-    VL_TRY(VL_NEW(&values, CHUNK));
+    float *values = NULL;
+    Draw *draws = NULL;
+    VlPool *pool = NULL;
     int64_t count = vl_elements(param->value);
-    VlStatus status = VL_OK;
-    for (int64_t begin = 0; begin < count && status == VL_OK; begin += CHUNK) {
+    VlStatus status;
+    VL_TRY_GOTO(status, vl_pool_open(&pool, count < CHUNK ? 1 : context->threads), done);
+    VL_TRY_GOTO(status, VL_NEW(&draws, vl_pool_threads(pool)), done);
+    VL_TRY_GOTO(status, VL_NEW(&values, CHUNK), done);
+    for (int64_t begin = 0; begin < count; begin += CHUNK) {
         int64_t length = count - begin < CHUNK ? count - begin : CHUNK;
-        vl_init_values(param->init, param->name, seed, begin, length, values);
-        status = vl_params_set_part(context, param, begin, length, values, VL_F32);
+        VL_TRY_GOTO(status, draw_together(pool, draws, param, seed, begin, length, values), done);
+        VL_TRY_GOTO(status, vl_params_set_part(context, param, begin, length, values, VL_F32), done);
     }
+done:
+    vl_pool_close(pool);
+    vl_free(draws);
     vl_free(values);
-    return status == VL_OK ? VL_OK : vl_error_frame(status, __func__, __FILE__, __LINE__);
+    return status;
 }
 
 void vl_params_free(VlContext *context, VlParams *params) {

@@ -40,14 +40,17 @@ typedef struct VlParam {
     bool optional;  // may be missing from a model folder without a word (seeded initialisation otherwise says so)
     bool unused;    // belongs to the checkpoint and takes no part in the model: never trained, whatever its group
     bool trainable;
-    int64_t index;      // its row
-    int64_t offset;     // of its first element in the flat range of trainable parameters; -1 when frozen
-    VlTensor shape;     // Hugging Face extents; data NULL
-    VlTensor value;     // device, storage type
-    VlTensor gradient;  // device, f32, empty when frozen
-    VlTensor master;    // device, f32: the value itself in f32 runs; empty when frozen
+    int64_t index;       // its row
+    int64_t offset;      // of its first element in the flat range of trainable parameters; -1 when frozen
+    VlTensor shape;      // Hugging Face extents; data NULL
+    VlTensor value;      // device, storage type
+    VlTensor gradient;   // device, f32, empty when frozen
+    VlTensor remainder;  // device, i16: what a bf16 value lacks to its f32 master; empty in f32 runs and when frozen
 } VlParam;
 
+// In bf16 runs a trainable parameter has an f32 master, which the optimizer updates. It is kept as its two halves
+// (vl_halves_from_f32): the value, which is the nearest bf16, and the remainder.
+//
 // Rows keep their address. Trainable rows are laid out one after the other, in order of registration, in one flat range
 // of `trainable_elements` f32 gradients; each row starts at a multiple of 16 elements and the gaps stay zero.
 typedef struct VlParams {
@@ -55,10 +58,10 @@ typedef struct VlParams {
     VlParam **rows;
     VlDtype dtype;
     int64_t trainable_elements;
-    VlTensor flat_gradient, flat_master;  // [trainable_elements] f32, after vl_params_bind
-    VlTensor flat_weight;                 // bf16 runs: [trainable_elements] bf16 values; empty in f32 runs
+    VlTensor flat_value, flat_gradient;  // [trainable_elements] values and f32 gradients, after vl_params_bind
+    VlTensor flat_remainder;             // bf16 runs: [trainable_elements] i16; empty in f32 runs
     int64_t frozen_bytes, trainable_bytes, gradient_bytes,
-        master_bytes;  // what vl_params_bind takes (known after planning too)
+        remainder_bytes;  // what vl_params_bind takes (known after planning too)
     void *memory[4];
 } VlParams;
 
@@ -74,14 +77,15 @@ VlStatus vl_params_add(VlParams *params, VlParam **param, const char *name, VlGr
 VlParam *vl_params_find(const VlParams *params, const char *name);
 // Marks the rows of `groups` trainable and the others frozen, and lays out the flat range. Before vl_params_bind.
 void vl_params_set_trainable(VlParams *params, VlGroups groups);
-// Takes device memory for values (dtype), gradients and masters of trainable rows, zeroed. On a planning context: only
-// counts.
+// Takes device memory for values (dtype), gradients and remainders of trainable rows, zeroed. On a planning context:
+// only counts.
 VlStatus vl_params_bind(VlContext *context, VlParams *params, VlDtype dtype);
 // Elements [begin, begin + count) of what an init gives the parameter `name` under `seed`.
 void vl_init_values(VlInit init, const char *name, uint64_t seed, int64_t begin, int64_t count, float *values);
 // Values from the row's init, keyed by (seed, name): the same on any rank and in any order of rows.
 VlStatus vl_params_initialise(VlContext *context, VlParams *params, VlParam *param, uint64_t seed);
-// Value (and master) from `count` host elements of `dtype`; and the value (the master where there is one) to host f32.
+// Value (and remainder) from `count` host elements of `dtype`; and the value (the master where there is one) to host
+// f32.
 VlStatus vl_params_set(VlContext *context, VlParam *param, const void *host, VlDtype dtype);
 VlStatus vl_params_get(VlContext *context, const VlParam *param, float *host);
 // The same for elements [begin, begin + count) only, so that a large tensor passes in pieces.

@@ -226,22 +226,20 @@ static VlStatus upload_labels(VlVlm *model, const VlBatch *batch, VlTensor *inde
     return VL_OK;
 }
 
-// The head on the labelled rows of `hidden`: losses to the host, and dhidden[T,H] (empty: not wanted).
+// The head on the labelled rows of `hidden`: losses[labels], and dhidden[T,H] (empty: not wanted).
 static VlStatus head(VlVlm *model, const VlBatch *batch, VlTensor hidden, VlTensor dhidden, bool backward, float scale,
-                     float *losses) {
+                     VlTensor losses) {
     VlContext *context = model->context;
     VlArena *scratch = &context->scratch;
     VlParam *weight = model->decoder.lm_head;
     int64_t mark = vl_arena_mark(scratch), width = hidden.dim[1];
-    VlTensor index, targets, rows, drows = VL_EMPTY, device_losses;
+    VlTensor index, targets, rows, drows = VL_EMPTY;
     VL_TRY(upload_labels(model, batch, &index, &targets));
-    VL_TRY(vl_arena_push(scratch, &device_losses, VL_F32, batch->labels));
     VL_TRY(vl_arena_push(scratch, &rows, hidden.dtype, batch->labels, width));
     VL_TRY(vl_gather_rows_forward(context, rows, hidden, index));
     if (!vl_is_empty(dhidden)) VL_TRY(vl_arena_push(scratch, &drows, hidden.dtype, batch->labels, width));
-    VL_TRY(vl_linear_cross_entropy(context, device_losses, drows, backward ? weight->gradient : VL_EMPTY, rows,
-                                   weight->value, targets, scale));
-    if (!context->planning) VL_TRY(vl_copy_to_host(context, losses, device_losses));
+    VL_TRY(vl_linear_cross_entropy(context, losses, drows, backward ? weight->gradient : VL_EMPTY, rows, weight->value,
+                                   targets, scale));
     if (!vl_is_empty(dhidden)) VL_TRY(vl_gather_rows_backward(context, dhidden, drows, index));
     vl_arena_release(scratch, mark);
     return VL_OK;
@@ -308,8 +306,8 @@ static VlStatus run_backward(VlVlm *model, const VlBatch *batch, VlVlmForward *f
     return see_backward(model, forward, wanted, dvisual, hook);
 }
 
-VlStatus vl_vlm_loss(VlVlm *model, const VlBatch *batch, VlVlmForward *forward, bool backward, float scale,
-                     const VlGradientHook *hook, float *losses) {
+VlStatus vl_vlm_device_loss(VlVlm *model, const VlBatch *batch, VlVlmForward *forward, bool backward, float scale,
+                            const VlGradientHook *hook, VlTensor losses) {
     VlContext *context = model->context;
     VlArena *scratch = &context->scratch;
     Wanted wanted = gradients_wanted(model, batch, backward);
@@ -321,6 +319,18 @@ VlStatus vl_vlm_loss(VlVlm *model, const VlBatch *batch, VlVlmForward *forward, 
     charge(model, VL_GROUP_LLM);
     if (backward) VL_TRY(run_backward(model, batch, forward, wanted, dhidden, hook));
     vl_arena_release(scratch, mark);
+    return VL_OK;
+}
+
+VlStatus vl_vlm_loss(VlVlm *model, const VlBatch *batch, VlVlmForward *forward, bool backward, float scale,
+                     const VlGradientHook *hook, float *losses) {
+    VlContext *context = model->context;
+    int64_t mark = vl_arena_mark(&context->scratch);
+    VlTensor device_losses;
+    VL_TRY(vl_arena_push(&context->scratch, &device_losses, VL_F32, batch->labels));
+    VL_TRY(vl_vlm_device_loss(model, batch, forward, backward, scale, hook, device_losses));
+    if (!context->planning) VL_TRY(vl_copy_to_host(context, losses, device_losses));
+    vl_arena_release(&context->scratch, mark);
     return VL_OK;
 }
 
@@ -342,6 +352,7 @@ VlStatus vl_vlm_plan(VlVlm *model, const VlBatch *batch, bool backward) {
     VL_ASSERT(model->context->planning);
     VlVlmForward forward;
     model->context->flops = (VlFlops){0};
+    vl_roofline_clear(&model->context->roofline);
     VL_TRY(vl_vlm_forward(model, batch, backward, &forward));
     VlStatus status = vl_vlm_loss(model, batch, &forward, backward, 1, NULL, NULL);
     if (status == VL_OK && !backward) {
@@ -359,9 +370,14 @@ static VlStatus bind_at_least(VlContext *context, VlArena *arena, int64_t size) 
 }
 
 static VlStatus make_planned(VlVlm *model) {
-    VL_TRY(vl_context_create(&model->plan, "plan", model->context->threads));
+    VL_TRY(vl_context_create_plan(&model->plan, model->context->device, model->context->threads));
     VL_TRY(vl_vlm_create(&model->planned, model->plan, &model->config, model->trainable));
     return vl_params_bind(model->plan, &model->planned->params, model->params.dtype);
+}
+
+VlStatus vl_vlm_reserve(VlVlm *model, int64_t activations, int64_t scratch) {
+    VL_TRY(bind_at_least(model->context, &model->context->activations, activations));
+    return bind_at_least(model->context, &model->context->scratch, scratch);
 }
 
 VlStatus vl_vlm_prepare(VlVlm *model, const VlBatch *batch, bool backward) {
@@ -377,6 +393,5 @@ VlStatus vl_vlm_prepare(VlVlm *model, const VlBatch *batch, bool backward) {
     }
     VL_TRY(vl_vlm_plan(model->planned, batch, false));
     if (backward) VL_TRY(vl_vlm_plan(model->planned, batch, true));
-    VL_TRY(bind_at_least(model->context, &model->context->activations, model->plan->activations.peak));
-    return bind_at_least(model->context, &model->context->scratch, model->plan->scratch.peak);
+    return vl_vlm_reserve(model, model->plan->activations.peak, model->plan->scratch.peak);
 }

@@ -27,12 +27,15 @@ typedef struct VlPartFlops {
 const VlPartFlops *vl_vlm_flops(const VlVlm *model);
 
 // Runs the shapes of `batch` through forward (and backward) on a planning context and leaves the peaks of all calls so
-// far in context->activations.peak and context->scratch.peak, the FLOPs of this call in context->flops. `batch` needs
-// counts, cu_seqlens, visuals; arrays of values may be NULL. After vl_params_bind.
+// far in context->activations.peak and context->scratch.peak, the FLOPs of this call in context->flops and its time in
+// context->roofline. `batch` needs counts, cu_seqlens, visuals; arrays of values may be NULL. After vl_params_bind.
 VlStatus vl_vlm_plan(VlVlm *model, const VlBatch *batch, bool backward);
 // Plans `batch` on a planning context that the model keeps, and binds the arenas of the model's context to what it
 // needs, unless they are large enough already. Nothing may lie in them.
 VlStatus vl_vlm_prepare(VlVlm *model, const VlBatch *batch, bool backward);
+// Binds the arenas to at least so many bytes, as a plan of the largest batch has told, so that no later call of
+// vl_vlm_prepare takes memory. Nothing may lie in them.
+VlStatus vl_vlm_reserve(VlVlm *model, int64_t activations, int64_t scratch);
 
 // Forward pass of a packed micro-batch. The tensors lie in context->activations until vl_vlm_release, which the caller
 // owes after each forward pass that succeeded.
@@ -57,6 +60,9 @@ VlStatus vl_vlm_forward_cached(VlVlm *model, const VlBatch *batch, VlKvCache *ca
 // enter the same reductions.
 VlStatus vl_vlm_loss(VlVlm *model, const VlBatch *batch, VlVlmForward *forward, bool backward, float scale,
                      const VlGradientHook *hook, float *losses);
+// The same with the losses in device memory, [batch->labels] f32: nothing waits for the device.
+VlStatus vl_vlm_device_loss(VlVlm *model, const VlBatch *batch, VlVlmForward *forward, bool backward, float scale,
+                            const VlGradientHook *hook, VlTensor losses);
 // Logits of rows [first, first + count) of `hidden` to host memory [count, vocabulary], f32.
 VlStatus vl_vlm_logits(VlVlm *model, const VlVlmForward *forward, int64_t first, int64_t count, float *logits);
 void vl_vlm_release(VlVlm *model);

@@ -71,9 +71,27 @@ VlStatus vl_check_sequences(VlContext *context, const char *name, VlTensor offse
     if (offsets.dim[0] < 1) {
         return vl_error(VL_INVALID, "%s is %s, it must hold at least one offset", name, vl_describe(offsets));
     }
-    if (context->planning) return VL_OK;
     vl_device_open(context);
-    VlStatus status = vl_check_offsets(name, offsets.data, offsets.dim[0], rows_name, rows);
+    const int64_t *known = vl_indices(context, offsets);
+    VlStatus status = known ? vl_check_offsets(name, known, offsets.dim[0], rows_name, rows) : VL_OK;
+    vl_device_close(context);
+    return status;
+}
+
+static VlStatus check_values(const char *name, const int64_t *index, int64_t count, int64_t bound) {
+    for (int64_t i = 0; i < count; i++) {
+        if (index[i] < 0 || index[i] >= bound) {
+            return vl_error(VL_INVALID, "%s[%lld] is %lld, it must be in [0, %lld)", name, (long long)i,
+                            (long long)index[i], (long long)bound);
+        }
+    }
+    return VL_OK;
+}
+
+VlStatus vl_check_indices(VlContext *context, const char *name, VlTensor indices, int64_t bound) {
+    vl_device_open(context);
+    const int64_t *known = vl_indices(context, indices);
+    VlStatus status = known ? check_values(name, known, vl_elements(indices), bound) : VL_OK;
     vl_device_close(context);
     return status;
 }

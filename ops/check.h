@@ -21,10 +21,14 @@ VlStatus vl_check_like(const VlContext *context, const char *name, VlTensor tens
                        VlTensor other);
 
 // Offsets of packed sequences: offsets[count] run from 0 to `rows` without decreasing. The first reads host memory or
-// an open window; the second takes a device tensor i64 [B+1], and skips what it holds while planning.
+// an open window; the second takes a device tensor i64 [B+1], and skips what it holds where vl_indices does not know
+// it.
 VlStatus vl_check_offsets(const char *name, const int64_t *offsets, int64_t count, const char *rows_name, int64_t rows);
 VlStatus vl_check_sequences(VlContext *context, const char *name, VlTensor offsets, const char *rows_name,
                             int64_t rows);
+
+// The indices are in [0, bound), as far as vl_indices knows them. They have been checked to be i64.
+VlStatus vl_check_indices(VlContext *context, const char *name, VlTensor indices, int64_t bound);
 
 // The tensors share no memory. Empty views overlap nothing.
 VlStatus vl_check_apart(const char *name, VlTensor tensor, const char *other_name, VlTensor other);

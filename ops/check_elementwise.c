@@ -4,6 +4,7 @@
 
 #include "ops/backend.h"
 #include "ops/check.h"
+#include "ops/scratch_norm.h"
 
 // Any extents, but not the empty view.
 static VlStatus check_present(const char *name, VlTensor tensor) {
@@ -133,20 +134,38 @@ VlStatus vl_check_cast(VlContext *context, VlTensor y, VlTensor x) {
     return VL_OK;
 }
 
+// Four blocks for each multiprocessor of a large GPU.
+VlStatus vl_scratch_square_sum(VlContext *context, VlTensor *parts, int64_t elements) {
+    enum { MOST = 528, LEAST_ELEMENTS = 4096 };
+    *parts = VL_EMPTY;
+    if (context->device != VL_DEVICE_CUDA) return VL_OK;
+    int64_t blocks = (elements + LEAST_ELEMENTS - 1) / LEAST_ELEMENTS;
+    VL_TRY(vl_arena_push(&context->scratch, parts, VL_F64, blocks < MOST ? blocks : MOST));
+    return VL_OK;
+}
+
 VlStatus vl_check_square_sum(VlContext *context, VlTensor sum, VlTensor x) {
     VL_TRY(vl_check_tensor(context, "sum", sum, VL_F64, 1));
     VL_TRY(check_present("x", x));
     VL_TRY(vl_check_tensor_make(context, "x", x, VL_F32, x.dims, x.dim));
-    return VL_OK;
+    int64_t mark = vl_arena_mark(&context->scratch);
+    VlTensor parts;
+    VlStatus status = vl_scratch_square_sum(context, &parts, vl_elements(x));
+    vl_arena_release(&context->scratch, mark);
+    return status;
 }
 
-VlStatus vl_check_adamw(VlContext *context, VlTensor weight, VlTensor master, VlTensor moment1, VlTensor moment2,
+VlStatus vl_check_adamw(VlContext *context, VlTensor weight, VlTensor remainder, VlTensor moment1, VlTensor moment2,
                         VlTensor gradient, VlAdamW settings) {
-    VL_TRY(vl_check_tensor(context, "master", master, VL_F32, VL_ANY));
-    VL_TRY(vl_check_like(context, "moment1", moment1, "master", master));
-    VL_TRY(vl_check_like(context, "moment2", moment2, "master", master));
-    VL_TRY(vl_check_like(context, "gradient", gradient, "master", master));
-    if (!vl_is_empty(weight)) VL_TRY(vl_check_tensor(context, "weight", weight, VL_BF16, master.dim[0]));
+    VL_TRY(vl_check_floating(context, "weight", weight, 1));
+    if (weight.dtype == VL_BF16) {
+        VL_TRY(vl_check_tensor(context, "remainder", remainder, VL_I16, weight.dim[0]));
+    } else if (!vl_is_empty(remainder)) {
+        return vl_error(VL_INVALID, "remainder is %s, it must be empty beside an f32 weight", vl_describe(remainder));
+    }
+    VL_TRY(vl_check_tensor(context, "moment1", moment1, VL_F32, weight.dim[0]));
+    VL_TRY(vl_check_tensor(context, "moment2", moment2, VL_F32, weight.dim[0]));
+    VL_TRY(vl_check_tensor(context, "gradient", gradient, VL_F32, weight.dim[0]));
     if (settings.step < 1) {
         return vl_error(VL_INVALID, "step is %lld, steps count from 1", (long long)settings.step);
     }

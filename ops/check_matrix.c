@@ -10,6 +10,15 @@ static VlStatus check_weight(const VlContext *context, VlTensor w, const char *x
                     vl_describe(x));
 }
 
+// The scratch of one product, behind what the row has pushed.
+static VlStatus check_product(VlContext *context) {
+    int64_t mark = vl_arena_mark(&context->scratch);
+    VlTensor workspace;
+    VlStatus status = vl_scratch_gemm(context, &workspace);
+    vl_arena_release(&context->scratch, mark);
+    return status;
+}
+
 VlStatus vl_check_linear_forward(VlContext *context, VlTensor y, VlTensor x, VlTensor w, VlTensor b, VlMode mode) {
     (void)mode;
     VL_TRY(vl_check_floating(context, "x", x, 2));
@@ -20,6 +29,7 @@ VlStatus vl_check_linear_forward(VlContext *context, VlTensor y, VlTensor x, VlT
     if (!vl_is_empty(b)) VL_TRY(vl_check_tensor(context, "b", b, x.dtype, out));
     VL_TRY(vl_check_apart("y", y, "x", x));
     VL_TRY(vl_check_apart("y", y, "w", w));
+    VL_TRY(check_product(context));
     context->flops.of[VL_PRODUCT_LINEAR][VL_PASS_FORWARD] += 2 * rows * in * out;
     return VL_OK;
 }
@@ -41,7 +51,15 @@ VlStatus vl_check_linear_backward(VlContext *context, VlTensor dx, VlTensor dw, 
         VL_TRY(vl_check_tensor(context, "dw", dw, VL_F32, out, in));
         VL_TRY(vl_check_apart("dx", dx, "x", x));
     }
-    if (!vl_is_empty(db)) VL_TRY(vl_check_tensor(context, "db", db, VL_F32, out));
+    if (!vl_is_empty(db)) {
+        VL_TRY(vl_check_tensor(context, "db", db, VL_F32, out));
+        int64_t mark = vl_arena_mark(&context->scratch);
+        VlTensor parts;
+        VlStatus status = vl_scratch_column_sums(context, &parts, rows, out, 1);
+        vl_arena_release(&context->scratch, mark);
+        VL_TRY(status);
+    }
+    VL_TRY(check_product(context));
     if (!vl_is_empty(dx)) flops[VL_PASS_INPUTS] += 2 * rows * in * out;
     if (!vl_is_empty(dw)) flops[VL_PASS_WEIGHTS] += 2 * rows * in * out;
     return VL_OK;
@@ -54,25 +72,27 @@ static int64_t count_pairs(int64_t queries, int64_t keys, bool causal) {
     return queries * (keys - queries) + queries * (queries + 1) / 2;
 }
 
-// *flops += `products` products per pair. Planning: the rows are spread evenly over the sequences.
+// *flops += `products` products per pair. Where the offsets are not known (vl_indices), the rows are spread evenly over
+// the sequences.
 static VlStatus check_sequences(VlContext *context, VlTensor q, VlTensor k, VlTensor cu_q, VlTensor cu_k, bool causal,
                                 int64_t products, int64_t *flops) {
     int64_t sequences = cu_q.dim[0] - 1, pairs = 0;
-    if (context->planning) {
-        for (int64_t s = 0; s < sequences; s++) {
-            pairs += count_pairs((q.dim[0] + s) / sequences, (k.dim[0] + s) / sequences, causal);
-        }
-    } else {
-        const int64_t *offsets_q = cu_q.data, *offsets_k = cu_k.data;
-        vl_device_open(context);
-        VlStatus status = vl_check_offsets("cu_q", offsets_q, sequences + 1, "q", q.dim[0]);
+    vl_device_open(context);
+    const int64_t *offsets_q = vl_indices(context, cu_q), *offsets_k = vl_indices(context, cu_k);
+    VlStatus status = VL_OK;
+    if (offsets_q && offsets_k) {
+        status = vl_check_offsets("cu_q", offsets_q, sequences + 1, "q", q.dim[0]);
         if (status == VL_OK) status = vl_check_offsets("cu_k", offsets_k, sequences + 1, "k", k.dim[0]);
         for (int64_t s = 0; status == VL_OK && s < sequences; s++) {
             pairs += count_pairs(offsets_q[s + 1] - offsets_q[s], offsets_k[s + 1] - offsets_k[s], causal);
         }
-        vl_device_close(context);
-        VL_TRY(status);
+    } else {
+        for (int64_t s = 0; s < sequences; s++) {
+            pairs += count_pairs((q.dim[0] + s) / sequences, (k.dim[0] + s) / sequences, causal);
+        }
     }
+    vl_device_close(context);
+    VL_TRY(status);
     *flops += products * 2 * pairs * q.dim[1];
     return VL_OK;
 }
@@ -129,7 +149,7 @@ static VlStatus check_backward(VlContext *context, VlTensor dq, VlTensor dk, VlT
     VL_TRY(check_sequences(context, q, k, cu_q, cu_k, causal, 4, &flops[VL_PASS_INPUTS]));
     int64_t mark = vl_arena_mark(&context->scratch);
     VlTensor scratch;
-    VL_TRY(vl_scratch_attention_backward(context, &scratch, vl_attention_tiles(q, k, heads, kv_heads)));
+    VL_TRY(vl_scratch_attention_backward(context, &scratch, vl_attention_tiles(q, k, heads, kv_heads), lse));
     vl_arena_release(&context->scratch, mark);
     return VL_OK;
 }
@@ -161,11 +181,10 @@ static VlStatus check_biased(VlContext *context, VlTensor q, VlTensor k, VlTenso
 }
 
 static VlStatus check_longest(VlContext *context, VlTensor bias, VlTensor cu_seqlens) {
-    if (context->planning) return VL_OK;
     vl_device_open(context);
     VlStatus status = VL_OK;
-    const int64_t *offsets = cu_seqlens.data, most = (bias.dim[1] + 1) / 2;
-    for (int64_t s = 0; s + 1 < cu_seqlens.dim[0] && status == VL_OK; s++) {
+    const int64_t *offsets = vl_indices(context, cu_seqlens), most = (bias.dim[1] + 1) / 2;
+    for (int64_t s = 0; offsets && s + 1 < cu_seqlens.dim[0] && status == VL_OK; s++) {
         int64_t length = offsets[s + 1] - offsets[s];
         if (length > most) {
             status = vl_error(VL_INVALID, "sequence %lld has %lld rows, bias %s serves %lld at most", (long long)s,
@@ -217,12 +236,15 @@ VlStatus vl_check_linear_cross_entropy(VlContext *context, VlTensor losses, VlTe
         VL_TRY(vl_check_apart("dx", dx, "x", x));
     }
     if (!vl_is_empty(dw)) VL_TRY(vl_check_tensor(context, "dw", dw, VL_F32, vocabulary, width));
+    VL_TRY(vl_check_indices(context, "targets", targets, vocabulary));
     flops[VL_PASS_FORWARD] += product;
     if (!vl_is_empty(dx)) flops[VL_PASS_INPUTS] += product;
     if (!vl_is_empty(dw)) flops[VL_PASS_WEIGHTS] += product;
     int64_t mark = vl_arena_mark(&context->scratch);
     VlTensor logits;
-    VL_TRY(vl_scratch_linear_cross_entropy(context, &logits, rows, vocabulary));
+    VlStatus status = vl_scratch_linear_cross_entropy(context, &logits, rows, vocabulary);
+    if (status == VL_OK) status = check_product(context);
     vl_arena_release(&context->scratch, mark);
+    VL_TRY(status);
     return VL_OK;
 }

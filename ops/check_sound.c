@@ -1,12 +1,15 @@
 // Checks, scratch and FLOPs of the rows of the audio tower: convolution1d, weight_norm, relative_bias, relative_gate.
 #include "ops/backend.h"
 #include "ops/check.h"
+#include "ops/scratch.h"
 #include "ops/scratch_sound.h"
 
 VlStatus vl_scratch_convolution1d(VlContext *context, VlTensor *windows, VlTensor *turned, VlTensor w, int64_t rows,
                                   bool backward) {
     enum { ELEMENTS = 1 << 19, FEWEST = 16 };  // a block of windows stays in the second-level cache where it can
-    int64_t window = w.dim[1] * w.dim[2], block = ELEMENTS / (window ? window : 1);
+    enum { ELEMENTS_CUDA = 1 << 25 };          // there each product should be large
+    int64_t window = w.dim[1] * w.dim[2];
+    int64_t block = (context->device == VL_DEVICE_CUDA ? ELEMENTS_CUDA : ELEMENTS) / (window ? window : 1);
     if (block < FEWEST) block = FEWEST;
     if (block > rows) block = rows;
     *turned = VL_EMPTY;
@@ -17,8 +20,12 @@ VlStatus vl_scratch_convolution1d(VlContext *context, VlTensor *windows, VlTenso
 
 static VlStatus check_scratch(VlContext *context, VlTensor w, int64_t rows, bool backward) {
     int64_t mark = vl_arena_mark(&context->scratch);
-    VlTensor windows, turned;
+    VlTensor windows, turned, workspace, parts;
     VlStatus status = vl_scratch_convolution1d(context, &windows, &turned, w, rows, backward);
+    int64_t products = vl_arena_mark(&context->scratch);
+    if (status == VL_OK) status = vl_scratch_gemm(context, &workspace);
+    vl_arena_release(&context->scratch, products);
+    if (status == VL_OK && backward) status = vl_scratch_column_sums(context, &parts, rows, w.dim[0], 1);
     vl_arena_release(&context->scratch, mark);
     return status;
 }
@@ -77,11 +84,29 @@ static VlStatus check_taps(VlContext *context, VlTensor g, VlTensor v) {
     return VL_OK;
 }
 
+VlStatus vl_scratch_weight_norm(VlContext *context, VlWeightNorm *scratch, VlTensor v) {
+    enum { MOST_PARTS = 64 };
+    *scratch = (VlWeightNorm){.parts = VL_EMPTY};
+    if (context->device != VL_DEVICE_CUDA) return VL_OK;
+    int64_t parts = v.dim[0] < MOST_PARTS ? v.dim[0] : MOST_PARTS;
+    VL_TRY(vl_arena_push(&context->scratch, &scratch->parts, VL_F64, parts > 0 ? parts : 1, 2, v.dim[2]));
+    VL_TRY(vl_arena_push(&context->scratch, &scratch->totals, VL_F64, 2, v.dim[2]));
+    return VL_OK;
+}
+
+static VlStatus check_norm_scratch(VlContext *context, VlTensor v) {
+    int64_t mark = vl_arena_mark(&context->scratch);
+    VlWeightNorm scratch;
+    VlStatus status = vl_scratch_weight_norm(context, &scratch, v);
+    vl_arena_release(&context->scratch, mark);
+    return status;
+}
+
 VlStatus vl_check_weight_norm_forward(VlContext *context, VlTensor w, VlTensor g, VlTensor v) {
     VL_TRY(check_taps(context, g, v));
     VL_TRY(vl_check_tensor(context, "w", w, v.dtype, v.dim[0], v.dim[2], v.dim[1]));
     VL_TRY(vl_check_apart("w", w, "v", v));
-    return VL_OK;
+    return check_norm_scratch(context, v);
 }
 
 VlStatus vl_check_weight_norm_backward(VlContext *context, VlTensor dg, VlTensor dv, VlTensor dw, VlTensor g,
@@ -91,7 +116,7 @@ VlStatus vl_check_weight_norm_backward(VlContext *context, VlTensor dg, VlTensor
     if (!vl_is_empty(dg)) VL_TRY(vl_check_tensor(context, "dg", dg, VL_F32, v.dim[2]));
     if (!vl_is_empty(dv)) VL_TRY(vl_check_tensor(context, "dv", dv, VL_F32, v.dim[0], v.dim[1], v.dim[2]));
     VL_TRY(vl_check_apart("dv", dv, "dw", dw));
-    return VL_OK;
+    return check_norm_scratch(context, v);
 }
 
 static VlStatus check_bias(const VlContext *context, const char *bias_name, VlTensor bias, const char *table_name,
@@ -122,8 +147,14 @@ VlStatus vl_check_relative_bias_backward(VlContext *context, VlTensor dtable, Vl
     return VL_OK;
 }
 
-VlStatus vl_scratch_relative_gate(VlContext *context, VlTensor *slopes, VlTensor dgate) {
-    VL_TRY(vl_arena_push(&context->scratch, slopes, VL_F32, vl_elements(dgate), 3));
+VlStatus vl_scratch_relative_gate(VlContext *context, VlRelativeGate *scratch, VlTensor dgate, VlTensor w) {
+    enum { MOST_PARTS = 256, FEWEST_ROWS = 16 };
+    int64_t rows = vl_elements(dgate), parts = rows / FEWEST_ROWS + 1;
+    *scratch = (VlRelativeGate){.parts = VL_EMPTY};
+    VL_TRY(vl_arena_push(&context->scratch, &scratch->slopes, VL_F32, rows, 3));
+    if (context->device != VL_DEVICE_CUDA) return VL_OK;
+    if (parts > MOST_PARTS) parts = MOST_PARTS;
+    VL_TRY(vl_arena_push(&context->scratch, &scratch->parts, VL_F64, parts, 2, w.dim[1] + 1));
     return VL_OK;
 }
 
@@ -162,8 +193,8 @@ VlStatus vl_check_relative_gate_backward(VlContext *context, VlTensor dq, VlTens
     if (!vl_is_empty(dbias)) VL_TRY(vl_check_tensor(context, "dbias", dbias, VL_F32, w.dim[0]));
     if (!vl_is_empty(dscale)) VL_TRY(vl_check_tensor(context, "dscale", dscale, VL_F32, scale.dim[0]));
     int64_t mark = vl_arena_mark(&context->scratch);
-    VlTensor slopes;
-    VlStatus status = vl_scratch_relative_gate(context, &slopes, dgate);
+    VlRelativeGate scratch;
+    VlStatus status = vl_scratch_relative_gate(context, &scratch, dgate, w);
     vl_arena_release(&context->scratch, mark);
     return status;
 }

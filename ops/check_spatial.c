@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "ops/backend.h"
 #include "ops/check.h"
+#include "ops/scratch_spatial.h"
 
 VlStatus vl_check_sigmoid_gate_forward(VlContext *context, VlTensor y, VlTensor x, VlTensor gate) {
     VL_TRY(vl_check_floating(context, "x", x, 3));
@@ -47,6 +48,16 @@ VlStatus vl_check_mean_rows_backward(VlContext *context, VlTensor dx, VlTensor d
     return VL_OK;
 }
 
+// As many sums as keep a large GPU busy with few channels, too.
+VlStatus vl_scratch_depthwise3x3(VlContext *context, VlTensor *parts, VlTensor x) {
+    enum { MOST_SUMS = 64, TAPS = 9 };
+    int64_t lines = x.dim[0] * x.dim[1];
+    *parts = VL_EMPTY;
+    if (context->device != VL_DEVICE_CUDA) return VL_OK;
+    VL_TRY(vl_arena_push(&context->scratch, parts, VL_F32, lines < MOST_SUMS ? lines : MOST_SUMS, TAPS, x.dim[3]));
+    return VL_OK;
+}
+
 VlStatus vl_check_depthwise3x3_forward(VlContext *context, VlTensor y, VlTensor x, VlTensor w) {
     VL_TRY(vl_check_floating(context, "x", x, 4));
     VL_TRY(vl_check_like(context, "y", y, "x", x));
@@ -64,7 +75,11 @@ VlStatus vl_check_depthwise3x3_backward(VlContext *context, VlTensor dx, VlTenso
     VL_TRY(vl_check_apart("dx", dx, "dy", dy));
     VL_TRY(vl_check_apart("dx", dx, "x", x));
     VL_TRY(vl_check_tensor(context, "w", w, dy.dtype, dy.dim[3], 3, 3));
-    return VL_OK;
+    int64_t mark = vl_arena_mark(&context->scratch);
+    VlTensor parts;
+    VlStatus status = vl_is_empty(dw) ? VL_OK : vl_scratch_depthwise3x3(context, &parts, x);
+    vl_arena_release(&context->scratch, mark);
+    return status;
 }
 
 VlStatus vl_check_patches(VlContext *context, VlTensor columns, VlTensor pixels, int64_t patch) {

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/pool.h"
 #include "ops/backend.h"
@@ -10,49 +11,69 @@
 
 enum { ALIGNMENT = 64 };
 
-static const VlBackend *const backends[] = {&vl_backend_cpu, &vl_backend_plan};
-enum { BACKENDS = sizeof backends / sizeof *backends };
+static const VlBackend *const backends[VL_DEVICE_COUNT] = {&vl_backend_cpu, &vl_backend_cuda};
 
-static const VlBackend *find_backend(const char *name) {
-    for (int i = 0; i < BACKENDS; i++) {
-        if (strcmp(name, backends[i]->name) == 0) return backends[i];
+const char *vl_device_name(VlDevice device) { return backends[device]->name; }
+
+VlStatus vl_device_choose(VlDevice *device, const char *word) {
+    static const char *const words[] = {"auto", "cpu", "cuda"};
+    enum { AUTO, CPU, CUDA, WORDS };
+    int choice = 0;
+    while (choice < WORDS && strcmp(word, words[choice]) != 0) choice++;
+    if (choice == WORDS) {
+        const char *nearest = vl_nearest_word(word, words, WORDS);
+        return vl_error(VL_USAGE, "device '%s' is unknown; possible are: auto, cpu, cuda%s%s", word,
+                        nearest ? "; nearest: " : "", nearest ? nearest : "");
     }
-    return NULL;
+    *device = choice == CUDA ? VL_DEVICE_CUDA : VL_DEVICE_CPU;
+    if (choice != AUTO || !vl_backend_cuda.present) return VL_OK;
+    if (vl_backend_cuda.present()) *device = VL_DEVICE_CUDA;
+    vl_log(VL_LOG_INFO, "device auto: %s",
+           *device == VL_DEVICE_CUDA ? "cuda" : "cpu, as this machine has no CUDA device");
+    return VL_OK;
 }
 
-VlStatus vl_context_create(VlContext **context, const char *backend, int64_t threads) {
+static VlStatus create(VlContext **context, const VlBackend *backend, VlDevice device, int64_t threads) {
     enum { MOST_THREADS = 4096 };
     *context = NULL;
-    const VlBackend *found = find_backend(backend);
-    if (!found) return vl_error(VL_INVALID, "device '%s' is unknown: this build has cpu and plan", backend);
     if (threads < 0 || threads > MOST_THREADS) {
         return vl_error(VL_INVALID, "threads is %lld: give 0 (as many as the process may use) to %d",
                         (long long)threads, MOST_THREADS);
     }
     VlContext *made;
     VL_TRY(VL_NEW(&made, 1));
-    made->backend = found;
-    made->planning = found == &vl_backend_plan;
+    made->backend = backend;
+    made->device = device;
+    made->planning = backend == &vl_backend_plan;
     made->threads = threads ? threads : vl_cpu_count();
     int64_t size = made->planning ? INT64_MAX : 0;
     made->activations = (VlArena){.name = "activations", .size = size};
     made->scratch = (VlArena){.name = "scratch", .size = size};
     const char *guard = getenv("VL2_GUARD");
-    if (found == &vl_backend_cpu && guard && strcmp(guard, "1") == 0) {
-        VlStatus status = vl_guard_create(&made->guard);
-        if (status != VL_OK) {
-            vl_free(made);
-            return vl_error_frame(status, __func__, __FILE__, __LINE__);
-        }
+    VlStatus status = VL_OK;
+    if (backend == &vl_backend_cpu && guard && strcmp(guard, "1") == 0) status = vl_guard_create(&made->guard);
+    if (status == VL_OK && backend->open) status = backend->open(made);
+    if (status != VL_OK) {
+        vl_free(made);
+        return vl_error_frame(status, __func__, __FILE__, __LINE__);
     }
     *context = made;
     return VL_OK;
+}
+
+VlStatus vl_context_create(VlContext **context, VlDevice device, int64_t threads) {
+    return create(context, backends[device], device, threads);
+}
+
+VlStatus vl_context_create_plan(VlContext **context, VlDevice device, int64_t threads) {
+    return create(context, &vl_backend_plan, device, threads);
 }
 
 void vl_context_free(VlContext *context) {
     if (!context) return;
     vl_arena_unbind(context, &context->activations);
     vl_arena_unbind(context, &context->scratch);
+    if (context->backend->close) context->backend->close(context);
     vl_guard_free(context->guard);
     vl_free(context);
 }
@@ -80,6 +101,18 @@ VlStatus vl_copy_from_host(VlContext *context, VlTensor to, const void *host) {
     vl_device_close(context);
     return status == VL_OK ? VL_OK : vl_error_frame(status, __func__, __FILE__, __LINE__);
 }
+
+VlStatus vl_device_wait(VlContext *context) {
+    if (context->backend->wait) VL_TRY(context->backend->wait(context));
+    return VL_OK;
+}
+
+VlStatus vl_device_memory(VlContext *context, int64_t *left, int64_t *whole) {
+    VL_TRY(context->backend->memory(context, left, whole));
+    return VL_OK;
+}
+
+const int64_t *vl_indices(VlContext *context, VlTensor tensor) { return context->backend->indices(context, tensor); }
 
 void vl_device_open(VlContext *context) { vl_guard_open(context->guard); }
 

@@ -7,15 +7,48 @@ static VlStatus finish(VlStatus status, const char *name, int line) {
     return vl_error_context(status, "%s", name);
 }
 
-#define DISPATCH(name, parameters, names)              \
-    VlStatus vl_##name parameters {                    \
-        VlStatus status = vl_check_##name names;       \
-        if (status == VL_OK) {                         \
-            vl_device_open(context);                   \
-            status = context->backend->ops.name names; \
-            vl_device_close(context);                  \
-        }                                              \
-        return finish(status, #name, __LINE__);        \
+// An operation has one product at most: the one whose count has changed since `before`.
+static void add_to_roofline(VlContext *context, const VlFlops *before, int64_t bytes) {
+    VlRoofline *roofline = &context->roofline;
+    double moving = (double)bytes / roofline->bytes_per_second;
+    for (int product = 0; product < VL_PRODUCTS; product++) {
+        int64_t flops = 0;
+        for (int pass = 0; pass < VL_PASSES; pass++) {
+            flops += context->flops.of[product][pass] - before->of[product][pass];
+        }
+        double computing = (double)flops / roofline->flops_per_second[product];
+        if (computing <= moving) continue;
+        roofline->product_seconds[product] += computing;
+        return;
+    }
+    roofline->memory_seconds += moving;
+}
+
+// BYTES_OF(a, b, ...): the bytes of all tensors among the arguments. A macro does not call itself; it is named here,
+// and called when AGAIN looks at the text anew, as often as the longest list of arguments needs.
+#define AGAIN(...) AGAIN_1(AGAIN_1(AGAIN_1(__VA_ARGS__)))
+#define AGAIN_1(...) AGAIN_2(AGAIN_2(AGAIN_2(__VA_ARGS__)))
+#define AGAIN_2(...) AGAIN_3(AGAIN_3(AGAIN_3(__VA_ARGS__)))
+#define AGAIN_3(...) __VA_ARGS__
+#define NOTHING
+#define SUM(argument, ...)                  \
+    vl_bytes(_Generic((argument), VlTensor  \
+                      : (argument), default \
+                      : (VlTensor){0})) __VA_OPT__(+SUM_NAME NOTHING()(__VA_ARGS__))
+#define SUM_NAME() SUM
+#define BYTES_OF(...) AGAIN(SUM(__VA_ARGS__))
+
+#define DISPATCH(name, parameters, names)                                                                  \
+    VlStatus vl_##name parameters {                                                                        \
+        VlFlops before = context->flops;                                                                   \
+        VlStatus status = vl_check_##name names;                                                           \
+        if (status == VL_OK) {                                                                             \
+            if (context->roofline.bytes_per_second > 0) add_to_roofline(context, &before, BYTES_OF names); \
+            vl_device_open(context);                                                                       \
+            status = context->backend->ops.name names;                                                     \
+            vl_device_close(context);                                                                      \
+        }                                                                                                  \
+        return finish(status, #name, __LINE__);                                                            \
     }
 #define OP(name, forward, forward_names, backward, backward_names) \
     DISPATCH(name##_forward, forward, forward_names)               \

@@ -186,9 +186,10 @@ OP_NO_GRADIENT(cast, (VlContext * context, VlTensor y, VlTensor x), (context, y,
 OP_NO_GRADIENT(square_sum, (VlContext * context, VlTensor sum, VlTensor x), (context, sum, x), "used on gradients only")
 
 // AdamW on a flat range (Loshchilov & Hutter, "Decoupled weight decay regularization", 2019; arithmetic as
-// torch.optim.AdamW). master[n] f32, moment1[n], moment2[n] f32, gradient[n] f32 (multiplied by settings.gradient_scale
-// first). weight[n] bf16 receives the rounded master; weight is empty when the master is the weight.
+// torch.optim.AdamW). moment1[n], moment2[n] f32, gradient[n] f32 (multiplied by settings.gradient_scale first). What
+// is updated is f32: weight[n] f32, with an empty remainder, or what weight[n] bf16 and remainder[n] i16 are the halves
+// of (vl_halves_from_f32).
 OP_NO_GRADIENT(adamw,
-               (VlContext * context, VlTensor weight, VlTensor master, VlTensor moment1, VlTensor moment2,
+               (VlContext * context, VlTensor weight, VlTensor remainder, VlTensor moment1, VlTensor moment2,
                 VlTensor gradient, VlAdamW settings),
-               (context, weight, master, moment1, moment2, gradient, settings), "is the optimizer's step")
+               (context, weight, remainder, moment1, moment2, gradient, settings), "is the optimizer's step")

@@ -20,6 +20,13 @@ static VlStatus copy_to_host(VlContext *context, void *host, VlTensor from) {
 
 static VlStatus copy_from_host(VlContext *context, VlTensor to, const void *host) { return VL_OK; }
 
+static const int64_t *indices(VlContext *context, VlTensor tensor) { return NULL; }
+
+static VlStatus memory(VlContext *context, int64_t *left, int64_t *whole) {
+    *left = *whole = INT64_MAX;
+    return VL_OK;
+}
+
 #define OP(name, forward, forward_names, backward, backward_names) \
     static VlStatus name##_forward forward { return VL_OK; }       \
     static VlStatus name##_backward backward { return VL_OK; }
@@ -35,6 +42,8 @@ const VlBackend vl_backend_plan = {
     .release = release,
     .copy_to_host = copy_to_host,
     .copy_from_host = copy_from_host,
+    .indices = indices,
+    .memory = memory,
     .ops =
         {
 #define OP(name, forward, forward_names, backward, backward_names) \

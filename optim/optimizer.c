@@ -54,9 +54,9 @@ VlStatus vl_optimizer_step(VlOptimizer *optimizer, double learning_rate, double 
             }
         }
         adamw.weight_decay = decay ? settings->weight_decay : 0;
-        VlTensor weight =
-            vl_is_empty(params->flat_weight) ? VL_EMPTY : vl_rows(params->flat_weight, begin, end - begin);
-        VL_TRY(vl_adamw(optimizer->context, weight, vl_rows(params->flat_master, begin, end - begin),
+        VlTensor remainder =
+            vl_is_empty(params->flat_remainder) ? VL_EMPTY : vl_rows(params->flat_remainder, begin, end - begin);
+        VL_TRY(vl_adamw(optimizer->context, vl_rows(params->flat_value, begin, end - begin), remainder,
                         vl_rows(optimizer->moment1, begin, end - begin),
                         vl_rows(optimizer->moment2, begin, end - begin),
                         vl_rows(params->flat_gradient, begin, end - begin), adamw));

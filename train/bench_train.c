@@ -1,5 +1,6 @@
 #include "train/bench_train.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 
@@ -10,7 +11,8 @@
 #include "model/beats.h"
 #include "model/load.h"
 #include "optim/optimizer.h"
-#include "train/memory_plan.h"
+#include "train/bench_machine.h"
+#include "train/run_plan.h"
 
 typedef struct Bench {
     const VlBenchTrainOptions *options;
@@ -19,6 +21,8 @@ typedef struct Bench {
     VlVlm *model;
     VlOptimizer optimizer;
     VlBatch batch;
+    VlMemoryPlan plan;
+    void *device_losses;  // [batch.labels] f32
     float *losses;
     double *seconds;  // [steps]
 } Bench;
@@ -73,38 +77,66 @@ done:
     return status;
 }
 
+static VlStatus plan_memory(Bench *bench) {
+    const VlBenchTrainOptions *options = bench->options;
+    VlPlanOptions plan = {.trainable = options->trainable,
+                          .dtype = options->dtype,
+                          .threads = options->threads,
+                          .backward = true,
+                          .device = options->device};
+    VL_TRY(vl_memory_plan_batch(&bench->config, &plan, &bench->batch, &bench->plan));
+    return vl_run_check_memory(&bench->plan, bench->context);
+}
+
 static VlStatus set_up(Bench *bench) {
     const VlBenchTrainOptions *options = bench->options;
     VL_TRY(vl_model_config_load(&bench->config, options->model));
     if (options->frames > 0) bench->config.num_frames = options->frames;
-    VL_TRY(vl_context_create(&bench->context, "cpu", options->threads));
+    VL_TRY(vl_context_create(&bench->context, options->device, options->threads));
+    VL_TRY(make_batch(bench));
+    VL_TRY(plan_memory(bench));
     VL_TRY(vl_vlm_create(&bench->model, bench->context, &bench->config, options->trainable));
     VL_TRY(vl_params_bind(bench->context, vl_vlm_params(bench->model), options->dtype));
     VL_TRY(vl_model_load(bench->context, vl_vlm_params(bench->model), &bench->config, 1, false, NULL));
     VlOptimizerSettings settings = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clip_norm = 1.0};
     VL_TRY(vl_optimizer_create(&bench->optimizer, bench->context, vl_vlm_params(bench->model), settings));
-    VL_TRY(make_batch(bench));
     VL_TRY(VL_NEW(&bench->losses, bench->batch.labels));
     VL_TRY(VL_NEW(&bench->seconds, options->steps));
-    return vl_vlm_prepare(bench->model, &bench->batch, true);
+    VL_TRY(vl_device_allocate(bench->context, bench->batch.labels * (int64_t)sizeof(float), &bench->device_losses));
+    return vl_vlm_reserve(bench->model, bench->plan.activation_bytes, bench->plan.scratch_bytes);
 }
 
-// times: after forward, after backward, at the end; relative to the begin.
-static VlStatus step(Bench *bench, double times[3]) {
+// What a clock that is read in the middle of a step waits for.
+static VlStatus look_at_clock(Bench *bench, bool waiting, double begin, double *seconds) {
+    if (waiting) VL_TRY(vl_device_wait(bench->context));
+    *seconds = vl_seconds() - begin;
+    return VL_OK;
+}
+
+// times: after forward, after backward, at the end; relative to the begin. Without `split` only the last one is meant:
+// a GPU still works at the first two then.
+static VlStatus step(Bench *bench, bool split, double times[3]) {
     VlVlmForward forward;
     double begin = vl_seconds(), norm;
+    VlTensor losses = vl_tensor(bench->device_losses, VL_F32, bench->batch.labels);
     bench->context->flops = (VlFlops){0};
     VL_TRY(vl_optimizer_clear_gradients(&bench->optimizer));
     VL_TRY(vl_vlm_forward(bench->model, &bench->batch, true, &forward));
-    times[0] = vl_seconds() - begin;
-    VL_TRY(vl_vlm_loss(bench->model, &bench->batch, &forward, true, 1.0f / (float)bench->batch.labels, NULL,
-                       bench->losses));
+    VL_TRY(look_at_clock(bench, split, begin, &times[0]));
+    VL_TRY(vl_vlm_device_loss(bench->model, &bench->batch, &forward, true, 1.0f / (float)bench->batch.labels, NULL,
+                              losses));
     vl_vlm_release(bench->model);
-    times[1] = vl_seconds() - begin;
+    VL_TRY(look_at_clock(bench, split, begin, &times[1]));
     VL_TRY(vl_optimizer_gradient_norm(&bench->optimizer, &norm));
+    VL_TRY(vl_copy_to_host(bench->context, bench->losses, losses));
     VL_TRY(vl_optimizer_step(&bench->optimizer, 1e-5, norm));
-    times[2] = vl_seconds() - begin;
-    return VL_OK;
+    return look_at_clock(bench, true, begin, &times[2]);
+}
+
+static void keep_split(VlBenchTrainResult *result, const double times[3]) {
+    result->forward = times[0];
+    result->backward = times[1] - times[0];
+    result->optimizer = times[2] - times[1];
 }
 
 static int ascending(const void *a, const void *b) {
@@ -114,16 +146,19 @@ static int ascending(const void *a, const void *b) {
 
 static VlStatus measure(Bench *bench, VlBenchTrainResult *result) {
     double times[3];
-    VL_TRY(step(bench, times));
+    bool split = bench->options->device == VL_DEVICE_CPU;
+    VL_TRY(step(bench, split, times));
     int64_t steps = bench->options->steps;
     for (int64_t i = 0; i < steps; i++) {
-        VL_TRY(step(bench, times));
+        VL_TRY(step(bench, split, times));
         bench->seconds[i] = times[2];
         if (i > 0 && times[2] >= result->seconds_min) continue;
         result->seconds_min = times[2];
-        result->forward = times[0];
-        result->backward = times[1] - times[0];
-        result->optimizer = times[2] - times[1];
+        keep_split(result, times);
+    }
+    if (!split) {
+        VL_TRY(step(bench, true, times));
+        keep_split(result, times);
     }
     qsort(bench->seconds, (size_t)steps, sizeof *bench->seconds, ascending);
     result->seconds_median =
@@ -134,14 +169,14 @@ static VlStatus measure(Bench *bench, VlBenchTrainResult *result) {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     result->peak_rss_bytes = (int64_t)usage.ru_maxrss * 1024;
-    VlPlanOptions plan_options = {.trainable = bench->options->trainable,
-                                  .dtype = bench->options->dtype,
-                                  .threads = bench->options->threads,
-                                  .backward = true};
-    VlMemoryPlan plan;
-    VL_TRY(vl_memory_plan_batch(&bench->config, &plan_options, &bench->batch, &plan));
-    result->planned_bytes = plan.total_bytes;
-    return VL_OK;
+    result->planned_bytes = bench->plan.total_bytes;
+    if (split) return VL_OK;
+    int64_t left, whole;
+    VL_TRY(vl_device_memory(bench->context, &left, &whole));
+    result->device_bytes = whole - left;
+    result->planned_bytes = bench->plan.device_bytes;
+    snprintf(result->gpu, sizeof result->gpu, "%s", bench->context->model);
+    return vl_peak_flops(bench->context, bench->options->dtype, &result->peak_flops);
 }
 
 VlStatus vl_bench_train(const VlBenchTrainOptions *options, VlBenchTrainResult *result) {
@@ -159,6 +194,7 @@ VlStatus vl_bench_train(const VlBenchTrainOptions *options, VlBenchTrainResult *
     vl_free(bench.seconds);
     vl_optimizer_free(&bench.optimizer);
     vl_vlm_free(bench.model);
+    if (bench.context) vl_device_free(bench.context, bench.device_losses);
     vl_context_free(bench.context);
     return status;
 }

@@ -14,8 +14,6 @@
 // at a block of the file, so that blocks of zeros in them are blocks of the file.
 enum { PIECE = 4 << 20, BLOCK = 4096 };
 
-static const char *const kinds[] = {"parameters", "moment1", "moment2"};
-
 static VlStatus failed(const char *action, const char *path, const char *name) {
     const char *reason = errno ? strerror(errno) : "HDF5 refused";
     return vl_error(VL_IO, "cannot %s %s%s%s: %s", action, path, *name ? ", tensor " : "", name, reason);
@@ -142,13 +140,16 @@ VlStatus vl_checkpoint_file_create(const char *path, VlTensorTable *table) {
 
 // ---- A run's tensors --------------------------------------------------------
 
-static VlTensor flat_range(const VlOptimizer *optimizer, int kind, int64_t offset, int64_t count) {
-    const VlTensor flats[] = {optimizer->params->flat_master, optimizer->moment1, optimizer->moment2};
-    return vl_rows(flats[kind], offset, count);
+enum { PARAMETER, MOMENT1, MOMENT2, KINDS };
+static const char *const kinds[KINDS] = {"parameters", "moment1", "moment2"};
+
+// Elements [begin, begin + count) of a row's moments.
+static VlTensor moment(const VlOptimizer *optimizer, int kind, const VlParam *row, int64_t begin, int64_t count) {
+    return vl_rows(kind == MOMENT1 ? optimizer->moment1 : optimizer->moment2, row->offset + begin, count);
 }
 
 static VlStatus list_tensors(VlTensorTable *table, const VlParams *params, int64_t first, int64_t last) {
-    for (int kind = 0; kind < 3; kind++) {
+    for (int kind = 0; kind < KINDS; kind++) {
         for (int64_t i = first; i < last; i++) {
             const VlParam *row = params->rows[i];
             if (row->trainable) VL_TRY(vl_tensor_table_add(table, kinds[kind], row->name, row->shape, false));
@@ -167,8 +168,11 @@ static VlStatus write_tensor(int descriptor, const char *path, const VlOptimizer
     int64_t count = vl_elements(row->shape), size = vl_dtype_size(VL_F32);
     for (int64_t begin = 0; begin < count; begin += PIECE) {
         int64_t length = count - begin < PIECE ? count - begin : PIECE;
-        VL_TRY(vl_copy_to_host(optimizer->context, buffers->host,
-                               flat_range(optimizer, kind, row->offset + begin, length)));
+        if (kind == PARAMETER) {
+            VL_TRY(vl_params_get_part(optimizer->context, row, begin, length, buffers->host));
+        } else {
+            VL_TRY(vl_copy_to_host(optimizer->context, buffers->host, moment(optimizer, kind, row, begin, length)));
+        }
         vl_hash_pieces_of(buffers->host, length * size, buffers->pieces + begin * size / VL_HASH_PIECE);
         VL_TRY(vl_write_sparse(descriptor, path, tensor->offset + begin * size, buffers->host, length * size));
     }
@@ -187,7 +191,7 @@ static VlStatus write_tensors(int descriptor, const char *path, VlTensorTable *t
     }
     VlStatus status = VL_NEW(&buffers.host, largest < PIECE ? largest : PIECE);
     if (status == VL_OK) status = VL_NEW(&buffers.pieces, vl_hash_pieces(largest * vl_dtype_size(VL_F32)));
-    for (int kind = 0; kind < 3; kind++) {
+    for (int kind = 0; kind < KINDS; kind++) {
         for (int64_t i = first; i < last && status == VL_OK; i++) {
             const VlParam *row = params->rows[i];
             if (row->trainable)
@@ -248,17 +252,17 @@ static VlStatus read_tensor(const VlReader *reader, const VlStoredTensor *tensor
     for (int64_t begin = 0; begin < count; begin += PIECE) {
         int64_t length = count - begin < PIECE ? count - begin : PIECE;
         VL_TRY(vl_reader_read(reader, tensor->offset + begin * size, host, length * size));
-        if (kind == 0) {
+        if (kind == PARAMETER) {
             VL_TRY(vl_params_set_part(context, param, begin, length, host, VL_F32));
         } else {
-            VL_TRY(vl_copy_from_host(context, flat_range(optimizer, kind, param->offset + begin, length), host));
+            VL_TRY(vl_copy_from_host(context, moment(optimizer, kind, param, begin, length), host));
         }
     }
     return VL_OK;
 }
 
 static int kind_of(const char *name, const char **rest) {
-    for (int kind = 0; kind < 3; kind++) {
+    for (int kind = 0; kind < KINDS; kind++) {
         size_t length = strlen(kinds[kind]);
         *rest = name + length + 1;
         if (strncmp(name, kinds[kind], length) == 0 && name[length] == '/') return kind;
@@ -280,10 +284,10 @@ VlStatus vl_checkpoint_file_read(const char *folder, const VlTensorTable *table,
         VlParam *param;
         int kind = kind_of(tensor->name, &name);
         if (kind < 0) status = vl_error(VL_FORMAT, "%s: %s is in no known group", path, tensor->name);
-        if (kind > 0 && !optimizer) continue;
+        if (kind > PARAMETER && !optimizer) continue;
         if (status == VL_OK) status = find_param(params, tensor, name, path, &param);
-        if (status != VL_OK || (kind > 0 && !param->trainable)) continue;
-        if (kind == 0) found[param->index] = true;
+        if (status != VL_OK || (kind > PARAMETER && !param->trainable)) continue;
+        if (kind == PARAMETER) found[param->index] = true;
         status = read_tensor(&reader, tensor, kind, context, param, optimizer, host);
     }
     vl_free(host);

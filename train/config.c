@@ -92,7 +92,8 @@ static const Key keys[] = {
      "unreadable samples that are put up with"},
     {"limits.bad_in_a_row", KEY_INTEGER, AT(limits.bad_in_a_row), "10", 0, 1e15, NULL,
      "unreadable samples in a row that are put up with"},
-    {"device", KEY_CHOICE, AT(device), "auto", 0, 0, "auto cpu", "where the model runs"},
+    {"device", KEY_CHOICE, AT(device), "auto", 0, 0, "auto cpu cuda",
+     "where the model runs; auto: cuda where the build has it and the machine a device, else cpu"},
     {"threads", KEY_INTEGER, AT(threads), "0", 0, 4096, NULL, "threads of a rank; 0: the cores that it may use"},
     {"output", KEY_PATH, AT(output), "", 0, 0, NULL, "the run's folder"},
 };

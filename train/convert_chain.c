@@ -136,7 +136,7 @@ static VlStatus complete(VlConvertSource *source, const VlModelSource *chain) {
     VlContext *context;
     VlVlm *model = NULL;
     VL_TRY(vl_model_config_load(&config, chain->folder));
-    VL_TRY(vl_context_create(&context, "plan", 1));
+    VL_TRY(vl_context_create_plan(&context, VL_DEVICE_CPU, 1));
     VlStatus status = vl_vlm_create(&model, context, &config, 0);
     if (status == VL_OK) status = add_initialised(source, vl_vlm_params(model), (uint64_t)chain->seed);
     vl_vlm_free(model);

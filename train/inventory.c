@@ -76,7 +76,7 @@ static VlStatus take(VlInventory *inventory, VlConvertSource *source, const VlMo
     VlVlm *model = NULL;
     VL_TRY(open_source(source, chain));
     VL_TRY(vl_model_config_load(&config, chain->folder));
-    VL_TRY(vl_context_create(&context, "plan", 1));
+    VL_TRY(vl_context_create_plan(&context, VL_DEVICE_CPU, 1));
     VlStatus status = vl_vlm_create(&model, context, &config, 0);
     if (status == VL_OK) status = compare(inventory, vl_vlm_params(model), source);
     vl_vlm_free(model);

@@ -20,25 +20,52 @@ static int64_t host_bytes(const VlModelConfig *config, const VlPlanOptions *opti
            batch->frames * frame * (4 + 4) + batch->fbank_rows * row + batch->tokens * 64;
 }
 
+static void add_up(VlMemoryPlan *plan) {
+    plan->device_bytes = plan->frozen_bytes + plan->trainable_bytes + plan->gradient_bytes + plan->remainder_bytes +
+                         plan->optimizer_bytes + plan->activation_bytes + plan->scratch_bytes + plan->driver_bytes;
+    plan->total_bytes = plan->device_bytes + plan->host_bytes;
+}
+
+// What a step does beside its micro-batches.
+static VlStatus plan_optimizer(VlContext *context, VlOptimizer *optimizer, VlMemoryPlan *plan) {
+    double norm;
+    if (optimizer->params->trainable_elements == 0) return VL_OK;
+    vl_roofline_clear(&context->roofline);
+    VL_TRY(vl_optimizer_clear_gradients(optimizer));
+    VL_TRY(vl_optimizer_gradient_norm(optimizer, &norm));
+    VL_TRY(vl_optimizer_step(optimizer, 0, norm));
+    plan->optimizer_seconds = vl_roofline_seconds(&context->roofline);
+    if (context->roofline.bytes_per_second > 0) {  // which counts a tensor once: AdamW writes its state back, too
+        int64_t state = plan->trainable_bytes + plan->remainder_bytes + plan->optimizer_bytes;
+        plan->optimizer_seconds += (double)state / context->roofline.bytes_per_second;
+    }
+    plan->scratch_bytes = context->scratch.peak;
+    return VL_OK;
+}
+
 static VlStatus plan_on(VlContext *context, const VlModelConfig *config, const VlPlanOptions *options,
                         const VlBatch *batch, VlMemoryPlan *plan) {
     VlVlm *model = NULL;
     VlOptimizer optimizer = {0};
     VlStatus status = VL_OK;
+    if (options->gpu) context->roofline = vl_gpu_roofline(options->gpu, options->dtype, options->shares);
     VL_TRY_GOTO(status, vl_vlm_create(&model, context, config, options->backward ? options->trainable : 0), done);
     VlParams *params = vl_vlm_params(model);
     VL_TRY_GOTO(status, vl_params_bind(context, params, options->dtype), done);
     VL_TRY_GOTO(status, vl_optimizer_create(&optimizer, context, params, (VlOptimizerSettings){0}), done);
     VL_TRY_GOTO(status, vl_vlm_plan(model, batch, false), done);  // as vl_vlm_prepare, which binds the arenas
     if (options->backward) VL_TRY_GOTO(status, vl_vlm_plan(model, batch, true), done);
-    *plan = (VlMemoryPlan){.frozen_bytes = params->frozen_bytes,
+    *plan = (VlMemoryPlan){.device = context->device,
+                           .frozen_bytes = params->frozen_bytes,
                            .trainable_bytes = params->trainable_bytes,
                            .gradient_bytes = params->gradient_bytes,
-                           .master_bytes = params->master_bytes,
+                           .remainder_bytes = params->remainder_bytes,
                            .optimizer_bytes = optimizer.bytes,
                            .activation_bytes = context->activations.peak,
                            .scratch_bytes = context->scratch.peak,
                            .host_bytes = host_bytes(config, options, batch),
+                           .driver_bytes = options->gpu ? options->gpu->driver_memory : 0,
+                           .micro_time = context->roofline,
                            .micro_flops = vl_flops_total(&context->flops),
                            .micro_parts = *vl_vlm_flops(model),
                            .micro_tokens = batch->tokens};
@@ -47,8 +74,8 @@ static VlStatus plan_on(VlContext *context, const VlModelConfig *config, const V
         plan->parameters += elements;
         if (params->rows[i]->trainable) plan->trainable_parameters += elements;
     }
-    plan->total_bytes = plan->frozen_bytes + plan->trainable_bytes + plan->gradient_bytes + plan->master_bytes +
-                        plan->optimizer_bytes + plan->activation_bytes + plan->scratch_bytes + plan->host_bytes;
+    if (options->backward) VL_TRY_GOTO(status, plan_optimizer(context, &optimizer, plan), done);
+    add_up(plan);
 done:
     vl_optimizer_free(&optimizer);
     vl_vlm_free(model);
@@ -58,7 +85,7 @@ done:
 VlStatus vl_memory_plan_batch(const VlModelConfig *config, const VlPlanOptions *options, const VlBatch *batch,
                               VlMemoryPlan *plan) {
     VlContext *context;
-    VL_TRY(vl_context_create(&context, "plan", options->threads));
+    VL_TRY(vl_context_create_plan(&context, options->device, options->threads));
     VlStatus status = plan_on(context, config, options, batch, plan);
     vl_context_free(context);
     return status;
@@ -99,15 +126,21 @@ done:
     return status;
 }
 
+VlStatus vl_plan_samples(const VlModelConfig *config, const VlPlanOptions *options, VlSampleShape shape, int64_t count,
+                         VlMemoryPlan *plan) {
+    VlBatch batch = {0};
+    VL_TRY(make_batch(config, count, shape, NULL, &batch));
+    VlStatus status = vl_memory_plan_batch(config, options, &batch, plan);
+    vl_batch_free(&batch);
+    return status;
+}
+
 VlStatus vl_plan_sample_flops(const VlModelConfig *config, const VlPlanOptions *options, VlSampleShape shape,
                               VlPartFlops *flops) {
-    VlBatch batch = {0};
     VlMemoryPlan plan = {0};
-    VL_TRY(make_batch(config, 1, shape, NULL, &batch));
-    VlStatus status = vl_memory_plan_batch(config, options, &batch, &plan);
-    vl_batch_free(&batch);
+    VL_TRY(vl_plan_samples(config, options, shape, 1, &plan));
     *flops = plan.micro_parts;
-    return status;
+    return VL_OK;
 }
 
 int64_t vl_plan_media_tokens(const VlModelConfig *config, VlSampleShape shape) {
@@ -131,23 +164,17 @@ static VlStatus plan_media(const VlModelConfig *config, const VlPlanOptions *opt
     VlStatus status = vl_memory_plan_batch(config, options, &batch, plan);
     vl_batch_free(&batch);
     VL_TRY(status);
-    VlMemoryPlan own = *plan;
-    plan->activation_bytes = at_least(own.activation_bytes, before.activation_bytes);
-    plan->scratch_bytes = at_least(own.scratch_bytes, before.scratch_bytes);
-    plan->host_bytes = at_least(own.host_bytes, before.host_bytes);
-    plan->total_bytes += plan->activation_bytes - own.activation_bytes + plan->scratch_bytes - own.scratch_bytes +
-                         plan->host_bytes - own.host_bytes;
+    plan->activation_bytes = at_least(plan->activation_bytes, before.activation_bytes);
+    plan->scratch_bytes = at_least(plan->scratch_bytes, before.scratch_bytes);
+    plan->host_bytes = at_least(plan->host_bytes, before.host_bytes);
+    add_up(plan);
     return VL_OK;
 }
 
 VlStatus vl_memory_plan(const VlModelConfig *config, const VlPlanOptions *options, VlMemoryPlan *plan) {
     int64_t budget = at_least(options->micro_tokens, options->max_tokens), texts = budget / options->max_tokens;
     int64_t frames = config->has_vision ? options->frames : 0, rows = config->has_audio ? options->rows : 0;
-    VlBatch batch = {0};
-    VL_TRY(make_batch(config, texts, (VlSampleShape){.tokens = at_least(budget / texts, 2)}, NULL, &batch));
-    VlStatus status = vl_memory_plan_batch(config, options, &batch, plan);
-    vl_batch_free(&batch);
-    VL_TRY(status);
+    VL_TRY(vl_plan_samples(config, options, (VlSampleShape){.tokens = at_least(budget / texts, 2)}, texts, plan));
     // Sounds and videos in one batch take a copy of their tokens: a batch of one kind is planned with one of the other.
     const VlSampleShape sound = {.modal = VL_MODAL_AUDIO, .tokens = LEAST_TEXT, .rows = rows};
     const VlSampleShape video = {.modal = VL_MODAL_VIDEO, .tokens = LEAST_TEXT, .frames = frames};
@@ -168,13 +195,17 @@ void vl_memory_plan_print(FILE *file, const VlMemoryPlan *plan) {
     fprintf(file, "Memory per rank:\n");
     row(file, "frozen weights", plan->frozen_bytes);
     row(file, "trainable weights", plan->trainable_bytes);
-    row(file, "f32 masters", plan->master_bytes);
+    row(file, "remainders of f32 masters", plan->remainder_bytes);
     row(file, "gradients", plan->gradient_bytes);
     row(file, "optimizer state", plan->optimizer_bytes);
     row(file, "activations", plan->activation_bytes);
     row(file, "scratch", plan->scratch_bytes);
+    if (plan->device == VL_DEVICE_CUDA) {
+        row(file, "driver and libraries", plan->driver_bytes);
+        row(file, "total on the GPU", plan->device_bytes);
+    }
     row(file, "host (program, batches)", plan->host_bytes);
-    row(file, "total", plan->total_bytes);
+    if (plan->device == VL_DEVICE_CPU) row(file, "total", plan->total_bytes);
     fprintf(file, "Model FLOPs of a micro-batch of %" PRId64 " tokens: %.1f GFLOP\n", plan->micro_tokens,
             (double)plan->micro_flops / 1e9);
 }

@@ -6,14 +6,20 @@
 
 #include "data/sample.h"
 #include "model/vlm.h"
+#include "train/gpu.h"
 
 typedef struct VlMemoryPlan {
+    VlDevice device;
     int64_t parameters, trainable_parameters;
-    int64_t frozen_bytes, trainable_bytes, gradient_bytes, master_bytes, optimizer_bytes;
+    int64_t frozen_bytes, trainable_bytes, gradient_bytes, remainder_bytes, optimizer_bytes;
     int64_t activation_bytes, scratch_bytes;  // of the worst micro-batch
     int64_t host_bytes;                       // batches, prefetched samples, the program itself
+    int64_t driver_bytes;                     // a GPU's driver and libraries
+    int64_t device_bytes;                     // of all of these but the host's; on the CPU the host's memory, too
     int64_t total_bytes;
-    int64_t micro_flops;  // of that micro-batch, forward and backward
+    int64_t micro_flops;       // of that micro-batch, forward and backward
+    VlRoofline micro_time;     // the same in seconds, on options->gpu
+    double optimizer_seconds;  // of gradients cleared, their norm and the update, there
     VlPartFlops micro_parts;
     int64_t micro_tokens;
 } VlMemoryPlan;
@@ -28,6 +34,9 @@ typedef struct VlPlanOptions {
     int64_t threads;        // that will compute (0: as many as the process may use): scratch depends on them
     int64_t samples_ahead;  // that the loader holds ready, each taken for a video with its sound
     bool backward;
+    VlDevice device;
+    const VlGpu *gpu;  // to tell times for; NULL: none
+    VlGpuShares shares;
 } VlPlanOptions;
 
 // Plans the micro-batches that take the most: one of text alone, others of as many videos, sounds and videos with sound
@@ -45,6 +54,9 @@ typedef struct VlSampleShape {
 } VlSampleShape;
 // Tokens in the place of its medium; 0 for text.
 int64_t vl_plan_media_tokens(const VlModelConfig *config, VlSampleShape shape);
+// The plan of a micro-batch of `count` such samples.
+VlStatus vl_plan_samples(const VlModelConfig *config, const VlPlanOptions *options, VlSampleShape shape, int64_t count,
+                         VlMemoryPlan *plan);
 // FLOPs, forward and backward, of one sample.
 VlStatus vl_plan_sample_flops(const VlModelConfig *config, const VlPlanOptions *options, VlSampleShape shape,
                               VlPartFlops *flops);

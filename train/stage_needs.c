@@ -74,7 +74,7 @@ VlStatus vl_stage_check(const char *stage, const VlModelSource *source, const Vl
         return no_tower(stage, source, "an audio", "mm_audio_tower", "--from DIR --audio FILE");
     if ((needs & SEEING) && !config->has_vision)
         return no_tower(stage, source, "a vision", "mm_vision_tower", "--llm DIR --vision DIR");
-    VL_TRY(vl_context_create(&context, "plan", 1));
+    VL_TRY(vl_context_create_plan(&context, VL_DEVICE_CPU, 1));
     VlStatus status = vl_vlm_create(&model, context, config, 0);
     if (status == VL_OK) status = check_stored(stage, source, context, model);
     vl_vlm_free(model);

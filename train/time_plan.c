@@ -49,9 +49,25 @@ static VlStatus count_sources(const VlConfig *config, Census *census, VlTimePlan
     return VL_OK;
 }
 
+// Adds the time of `share` of a sample: a part of a micro-batch of as many such samples as fit.
+static VlStatus add_time(const VlModelConfig *model, const VlPlanOptions *options, VlSampleShape shape, int64_t tokens,
+                         int64_t global_batch, double share, VlTimePlan *plan) {
+    int64_t count = least(options->micro_tokens / tokens, global_batch);
+    VlMemoryPlan memory;
+    if (count < 1) count = 1;
+    VL_TRY(vl_plan_samples(model, options, shape, count, &memory));
+    for (int product = 0; product < VL_PRODUCTS; product++) {
+        plan->sample_time.product_seconds[product] +=
+            share / (double)count * memory.micro_time.product_seconds[product];
+    }
+    plan->sample_time.memory_seconds += share / (double)count * memory.micro_time.memory_seconds;
+    plan->optimizer_seconds = memory.optimizer_seconds;
+    return VL_OK;
+}
+
 // Adds the FLOPs and tokens of `share` of a sample.
 static VlStatus add_kind(const VlModelConfig *model, const VlPlanOptions *options, int which, const Kind *kind,
-                         double share, VlTimePlan *plan) {
+                         int64_t global_batch, double share, VlTimePlan *plan) {
     VlSampleShape shape = {.modal = which == VIDEO_WITH_SOUND ? VL_MODAL_VIDEO : (VlModal)which,
                            .frames = llround(kind->frames / kind->samples),
                            .rows = llround(kind->rows / kind->samples)};
@@ -66,6 +82,7 @@ static VlStatus add_kind(const VlModelConfig *model, const VlPlanOptions *option
         }
     }
     plan->sample_tokens += share * (double)(shape.tokens + beside);
+    if (options->gpu) VL_TRY(add_time(model, options, shape, shape.tokens + beside, global_batch, share, plan));
     return VL_OK;
 }
 
@@ -90,7 +107,7 @@ VlStatus vl_time_plan(const VlConfig *config, const VlModelConfig *model, const 
     for (int i = 0; i < KINDS; i++) {
         const Kind *kind = &census.kind[i];
         if (kind->samples > 0) {
-            VL_TRY(add_kind(model, options, i, kind, kind->samples / samples, plan));
+            VL_TRY(add_kind(model, options, i, kind, config->train.global_batch, kind->samples / samples, plan));
         }
     }
     for (int part = 0; part < VL_GROUP_COUNT; part++) {
@@ -147,6 +164,7 @@ void vl_time_plan_print(FILE *file, const VlTimePlan *plan, int64_t global_batch
     } else {
         fprintf(file, "The run: as many steps as the packed samples give; pack them, or set train.steps\n");
     }
+    if (rate <= 0 && vl_roofline_seconds(&plan->sample_time) > 0) return;  // a GPU's table follows
     if (rate <= 0) {
         fprintf(file,
                 "Time: give --tflops X, what one rank reaches (vl2 bench train on a model of this shape tells)\n");
@@ -162,4 +180,45 @@ void vl_time_plan_print(FILE *file, const VlTimePlan *plan, int64_t global_batch
         fprintf(file, " in all");
     }
     fprintf(file, "\n");
+}
+
+double vl_time_plan_gpu_seconds(const VlTimePlan *plan, int64_t global_batch, int64_t ranks) {
+    return vl_roofline_seconds(&plan->sample_time) * (double)global_batch / (double)ranks + plan->optimizer_seconds;
+}
+
+static void print_seconds(FILE *file, const char *name, double limit, double expected) {
+    if (limit > 0) fprintf(file, "  %-22s %14.4g %14.4g\n", name, limit, expected);
+}
+
+void vl_time_plan_print_gpu(FILE *file, const VlTimePlan *limits, const VlTimePlan *expected, const VlGpu *gpu,
+                            VlDtype dtype, int64_t global_batch, int64_t ranks) {
+    static const char *const names[VL_PRODUCTS] = {"linear", "attention", "biased attention", "convolution",
+                                                   "head and loss"};
+    double peak = dtype == VL_BF16 ? gpu->bf16 : gpu->f32, samples = (double)global_batch / (double)ranks;
+    double least_seconds = vl_time_plan_gpu_seconds(limits, global_batch, ranks);
+    double seconds = vl_time_plan_gpu_seconds(expected, global_batch, ranks);
+    double flops = limits->step_flops / (double)ranks;
+    fprintf(file,
+            "A step on %" PRId64 " x %s (%.4g TFLOP/s in %s, %.3g TB/s), seconds of a rank without communication:\n",
+            ranks, gpu->name, peak / 1e12, vl_dtype_name(dtype), gpu->bandwidth / 1e12);
+    fprintf(file, "  %-22s %14s %14s\n", "", "at the limits", "expected");
+    for (int product = 0; product < VL_PRODUCTS; product++) {
+        print_seconds(file, names[product], samples * limits->sample_time.product_seconds[product],
+                      samples * expected->sample_time.product_seconds[product]);
+    }
+    print_seconds(file, "memory-bound rows", samples * limits->sample_time.memory_seconds,
+                  samples * expected->sample_time.memory_seconds);
+    print_seconds(file, "optimizer", limits->optimizer_seconds, expected->optimizer_seconds);
+    print_seconds(file, "step", least_seconds, seconds);
+    print_seconds(file, "tokens/s of a rank", samples * limits->sample_tokens / least_seconds,
+                  samples * expected->sample_tokens / seconds);
+    print_seconds(file, "MFU, %", 100 * flops / least_seconds / peak, 100 * flops / seconds / peak);
+    fprintf(file, "  (expected: %.0f %% of the peak in products, %.0f %% in attention, %.0f %% of the bandwidth)\n",
+            100 * vl_gpu_expected.gemm, 100 * vl_gpu_expected.attention, 100 * vl_gpu_expected.bandwidth);
+    if (limits->steps == 0) return;
+    fprintf(file, "The run: ");
+    print_duration(file, least_seconds * (double)limits->steps);
+    fprintf(file, " at the limits, ");
+    print_duration(file, seconds * (double)limits->steps);
+    fprintf(file, " expected\n");
 }

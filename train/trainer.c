@@ -105,6 +105,7 @@ static void close_trainer(VlTrainer *trainer) {
     vl_buckets_free(trainer->buckets);
     vl_optimizer_free(&trainer->optimizer);
     vl_vlm_free(trainer->model);
+    if (trainer->context) vl_device_free(trainer->context, trainer->device_losses);
     vl_context_free(trainer->context);
     vl_free(trainer->losses);
     vl_free(trainer->bad_slots);

@@ -29,8 +29,9 @@ typedef struct VlTrainer {
     VlSchedule schedule;
     VlProgress progress;
     VlMetrics metrics;
-    VlBatch batch;  // the micro-batch at work
-    float *losses;
+    VlBatch batch;        // the micro-batch at work
+    void *device_losses;  // [losses_capacity] f32: of a step's labels, in the order of the micro-batches
+    float *losses;        // the same on the host
     int64_t losses_capacity;
     int64_t *bad_slots;   // [global_batch] 1: that slot of the step is empty
     double peak_flops;    // of all ranks, per second

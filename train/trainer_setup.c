@@ -10,8 +10,10 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "data/pack.h"
+#include "dist/device_comm.h"
 #include "train/bench_machine.h"
 #include "train/pack_sources.h"
+#include "train/run_plan.h"
 #include "train/sample_length.h"
 #include "train/stage_needs.h"
 #include "train/trainer_parts.h"
@@ -79,21 +81,51 @@ static VlStatus open_data(VlTrainer *trainer) {
                            config->train.micro_tokens, config->heldout.limit);
 }
 
+// What the largest step takes, and whether the device has it.
+static VlStatus plan_memory(VlTrainer *trainer, VlMemoryPlan *plan) {
+    VlPlanOptions options;
+    VL_TRY(vl_run_plan_options(trainer->config, &trainer->model_config, vl_comm_size(trainer->comm),
+                               trainer->context->device, &options));
+    VL_TRY(vl_memory_plan(&trainer->model_config, &options, plan));
+    return vl_run_check_memory(plan, trainer->context);
+}
+
+// The same kind on all ranks; GPUs of one machine are dealt to its ranks in turn. Collective.
+static VlStatus choose_device(VlTrainer *trainer, VlDevice *device) {
+    VL_TRY(vl_comm_agree(trainer->comm, vl_device_choose(device, trainer->config->device)));
+    int64_t common = *device;
+    VL_TRY(vl_comm_reduce(trainer->comm, VL_MIN_I64, &common, 1));
+    if (common != *device) vl_log(VL_LOG_WARNING, "a rank has no CUDA device: all compute on the CPU");
+    *device = (VlDevice)common;
+    if (*device == VL_DEVICE_CUDA && vl_comm_size(trainer->comm) > 1) {
+        VL_TRY(vl_device_comm_choose_gpu(trainer->comm));
+    }
+    return VL_OK;
+}
+
 static VlStatus build_model(VlTrainer *trainer) {
     const VlConfig *config = trainer->config;
     VlGroups trainable;
+    VlDevice device;
+    VlMemoryPlan plan;
     VL_TRY(vl_groups_parse(config->train.trainable, &trainable));
-    VL_TRY(vl_context_create(&trainer->context, "cpu", config->threads));
+    VL_TRY(choose_device(trainer, &device));
+    VL_TRY(vl_context_create(&trainer->context, device, config->threads));
     VL_TRY(vl_vlm_create(&trainer->model, trainer->context, &trainer->model_config, trainable));
     VlParams *params = vl_vlm_params(trainer->model);
     if (params->trainable_elements == 0) {
         return vl_error(VL_USAGE, "train.trainable is [%s]: this model has nothing of that, and nothing would train",
                         config->train.trainable);
     }
+    VL_TRY(plan_memory(trainer, &plan));
     VL_TRY(vl_params_bind(trainer->context, params, vl_config_dtype(config)));
     VlOptimizerSettings settings = {config->optim.beta1, config->optim.beta2, config->optim.eps,
                                     config->optim.weight_decay, config->optim.clip_norm};
     VL_TRY(vl_optimizer_create(&trainer->optimizer, trainer->context, params, settings));
+    // The CPU's arenas grow with the batches that come: what is not touched takes no memory there.
+    if (device != VL_DEVICE_CPU) {
+        VL_TRY(vl_vlm_reserve(trainer->model, plan.activation_bytes, plan.scratch_bytes));
+    }
     VL_TRY(vl_buckets_create(&trainer->buckets, trainer->context, trainer->comm, params->flat_gradient, 0));
     return vl_model_source_load(&trainer->base, trainer->context, trainer->model, trainer->comm, false);
 }
@@ -234,15 +266,16 @@ VlStatus vl_trainer_set_up(VlTrainer *trainer) {
     VL_TRY(plan_run(trainer));
     if (vl_trainer_leads(trainer)) VL_TRY(open_records(trainer));
     double peak;
-    VL_TRY(vl_measure_gemm_peak(trainer->context, vl_config_dtype(config), 1024, 0.3, &peak));
+    VL_TRY(vl_peak_flops(trainer->context, vl_config_dtype(config), &peak));
     VL_TRY(vl_comm_reduce(trainer->comm, VL_SUM_F64, &peak, 1));
     trainer->peak_flops = peak;
     const VlParams *params = vl_vlm_params(trainer->model);
     vl_log(VL_LOG_INFO,
            "stage %s: %" PRId64 " steps of %" PRId64 " samples (%" PRId64 " samples a pass), %" PRId64
-           " rank(s) of %" PRId64 " thread(s), %.1f M trained elements (%s), peak %.0f GFLOP/s",
+           " rank(s) of %" PRId64 " thread(s) on %s%s%s, %.1f M trained elements (%s), peak %.0f GFLOP/s",
            config->stage, trainer->progress.steps, config->train.global_batch, vl_loader_epoch_samples(trainer->loader),
-           vl_comm_size(trainer->comm), trainer->context->threads, (double)params->trainable_elements / 1e6,
+           vl_comm_size(trainer->comm), trainer->context->threads, vl_device_name(trainer->context->device),
+           trainer->context->model[0] ? ", " : "", trainer->context->model, (double)params->trainable_elements / 1e6,
            config->train.trainable, peak / 1e9);
     return VL_OK;
 }

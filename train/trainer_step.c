@@ -94,25 +94,52 @@ static VlStatus account_bad(VlTrainer *trainer, const VlSample *samples, int64_t
     return VL_OK;
 }
 
-// Forward and backward over this rank's micro-batches; gradients are summed over the ranks while the last one is still
-// running.
-static VlStatus accumulate(VlTrainer *trainer, const VlSample *samples, int64_t count, double scale, double *loss) {
+// Room for the losses of this rank's samples: it grows before a step, never within one.
+static VlStatus reserve_losses(VlTrainer *trainer, int64_t labels) {
+    if (labels <= trainer->losses_capacity) return VL_OK;
+    int64_t capacity = 2 * labels;
+    vl_device_free(trainer->context, trainer->device_losses);
+    vl_free(trainer->losses);
+    trainer->device_losses = NULL;
+    trainer->losses = NULL;
+    trainer->losses_capacity = 0;
+    VL_TRY(VL_NEW(&trainer->losses, capacity));
+    VL_TRY(vl_device_allocate(trainer->context, capacity * (int64_t)sizeof(float), &trainer->device_losses));
+    trainer->losses_capacity = capacity;
+    return VL_OK;
+}
+
+// Queues forward and backward over this rank's micro-batches; gradients are summed over the ranks while the last one is
+// still running. *labels losses then lie on the device.
+static VlStatus accumulate(VlTrainer *trainer, const VlSample *samples, int64_t count, double scale, int64_t *labels) {
     VlGradientHook hook = {announce, trainer};
+    VlTensor losses = vl_tensor(trainer->device_losses, VL_F32, trainer->losses_capacity);
+    *labels = 0;
     for (int64_t begin = 0, end; begin < count; begin = end) {
         end = vl_micro_batch_end(&trainer->model_config, samples, count, begin, trainer->config->train.micro_tokens);
         VlBatch *batch = &trainer->batch;
         VlVlmForward forward;
         VL_TRY(vl_micro_batch_build(batch, &trainer->model_config, &trainer->preprocess, end - begin, samples + begin));
         if (batch->sequences == 0) continue;
-        VL_TRY(vl_reserve(&trainer->losses, &trainer->losses_capacity, batch->labels, (int64_t)sizeof(float)));
+        VL_ASSERT(batch->labels <= trainer->losses_capacity - *labels);
         VL_TRY(vl_vlm_prepare(trainer->model, batch, true));
         VL_TRY(vl_vlm_forward(trainer->model, batch, true, &forward));
-        VlStatus status = vl_vlm_loss(trainer->model, batch, &forward, true, (float)scale, end == count ? &hook : NULL,
-                                      trainer->losses);
+        VlStatus status = vl_vlm_device_loss(trainer->model, batch, &forward, true, (float)scale,
+                                             end == count ? &hook : NULL, vl_rows(losses, *labels, batch->labels));
         vl_vlm_release(trainer->model);
         VL_TRY(status);
-        for (int64_t i = 0; i < batch->labels; i++) *loss += (double)trainer->losses[i];
+        *labels += batch->labels;
     }
+    return VL_OK;
+}
+
+// The gradient's norm and the sum of the losses: the one place where a step waits for the device.
+static VlStatus read_results(VlTrainer *trainer, int64_t labels, double *norm, double *loss) {
+    VL_TRY(vl_optimizer_gradient_norm(&trainer->optimizer, norm));
+    *loss = 0;
+    if (labels == 0) return VL_OK;
+    VL_TRY(vl_copy_to_host(trainer->context, trainer->losses, vl_tensor(trainer->device_losses, VL_F32, labels)));
+    for (int64_t i = 0; i < labels; i++) *loss += (double)trainer->losses[i];
     return VL_OK;
 }
 
@@ -144,6 +171,7 @@ VlStatus vl_trainer_step(VlTrainer *trainer, VlStepMetrics *metrics) {
     VL_TRY(
         vl_comm_agree(trainer->comm, vl_loader_next(trainer->loader, trainer->progress.step, &samples, &count, &wait)));
     count_samples(trainer, samples, count, counts);
+    int64_t labels = counts[LABELS];  // of this rank
     VL_TRY(vl_comm_reduce(trainer->comm, VL_SUM_I64, counts, COUNTS));
     trainer->stopping = counts[INTERRUPTS] + counts[TERMINATIONS] > 0;
     if (trainer->stopping) {
@@ -152,19 +180,20 @@ VlStatus vl_trainer_step(VlTrainer *trainer, VlStepMetrics *metrics) {
     }
     VL_TRY(account_bad(trainer, samples, count, counts[BAD]));
 
+    VL_TRY(reserve_losses(trainer, labels));
     VL_TRY(vl_optimizer_clear_gradients(&trainer->optimizer));
     trainer->context->flops = (VlFlops){0};
     double scale = counts[LABELS] > 0 ? 1.0 / (double)counts[LABELS] : 0.0;
     vl_vlm_drop_layers(trainer->model, trainer->config->train.layer_drop, (uint64_t)trainer->progress.seed,
                        trainer->progress.step);
-    VlStatus status = accumulate(trainer, samples, count, scale, &loss);
+    VlStatus status = accumulate(trainer, samples, count, scale, &labels);
     vl_vlm_drop_layers(trainer->model, 0, 0, 0);
     VL_TRY(status);
     VL_TRY(vl_buckets_finish(trainer->buckets));
+    VL_TRY(read_results(trainer, labels, &norm, &loss));
     double sums[] = {loss, (double)vl_flops_total(&trainer->context->flops)};
     VL_TRY(vl_comm_reduce(trainer->comm, VL_SUM_F64, sums, 2));
     loss = sums[0] * scale;
-    VL_TRY(vl_optimizer_gradient_norm(&trainer->optimizer, &norm));
 
     double rate = vl_schedule_rate(&trainer->schedule, trainer->progress.step);
     if (!isfinite(loss) || !isfinite(norm)) {

@@ -1,30 +1,23 @@
 #include <math.h>
 
+#include "ops/adamw.h"
 #include "ops/cpu/blocks.h"
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/vector_math.h"
 
-// The scalars of a step, computed in f64 and rounded once.
-typedef struct Step {
-    float gradient_scale, decay, moment1_rate, beta2, moment2_rate, correction2_root, eps, size;
-} Step;
-
-static Step step_make(VlAdamW settings) {
-    double correction1 = 1.0 - pow(settings.beta1, (double)settings.step);
-    double correction2 = 1.0 - pow(settings.beta2, (double)settings.step);
-    return (Step){
-        .gradient_scale = (float)settings.gradient_scale,
-        .decay = (float)(1.0 - settings.learning_rate * settings.weight_decay),
-        .moment1_rate = (float)(1.0 - settings.beta1),
-        .beta2 = (float)settings.beta2,
-        .moment2_rate = (float)(1.0 - settings.beta2),
-        .correction2_root = (float)sqrt(correction2),
-        .eps = (float)settings.eps,
-        .size = (float)(settings.learning_rate / correction1),
-    };
+VL_VECTORISED static void join(float *master, const VlBf16 *weight, const int16_t *remainder, int64_t count) {
+    for (int64_t i = 0; i < count; i++) master[i] = vl_f32_from_halves(weight[i], remainder[i]);
 }
 
-VL_VECTORISED static void update(float *master, float *moment1, float *moment2, const float *gradient, Step step,
+VL_VECTORISED static void split(VlBf16 *weight, int16_t *remainder, const float *master, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        VlHalves halves = vl_halves_from_f32(master[i]);
+        weight[i] = halves.upper;
+        remainder[i] = halves.remainder;
+    }
+}
+
+VL_VECTORISED static void update(float *master, float *moment1, float *moment2, const float *gradient, VlAdamWStep step,
                                  int64_t count) {
 #pragma omp simd
     for (int64_t i = 0; i < count; i++) {
@@ -38,17 +31,24 @@ VL_VECTORISED static void update(float *master, float *moment1, float *moment2, 
     }
 }
 
-VlStatus vl_cpu_adamw(VlContext *context, VlTensor weight, VlTensor master, VlTensor moment1, VlTensor moment2,
+VlStatus vl_cpu_adamw(VlContext *context, VlTensor weight, VlTensor remainder, VlTensor moment1, VlTensor moment2,
                       VlTensor gradient, VlAdamW settings) {
-    Step step = step_make(settings);
-    int64_t elements = vl_elements(master);
+    VlAdamWStep step = vl_adamw_step(settings);
+    int64_t elements = vl_elements(weight);
 #pragma omp parallel for schedule(static) num_threads(vl_threads_for(context, elements))
     for (int64_t start = 0; start < elements; start += VL_BLOCK) {
+        float buffer[VL_BLOCK], *m = (float *)moment1.data + start, *v = (float *)moment2.data + start;
+        const float *g = (const float *)gradient.data + start;
         int64_t count = vl_minimum(VL_BLOCK, elements - start);
-        float *to = (float *)master.data + start;
-        update(to, (float *)moment1.data + start, (float *)moment2.data + start, (const float *)gradient.data + start,
-               step, count);
-        vl_block_write(weight, start, count, VL_WRITE, to);
+        if (weight.dtype == VL_F32) {
+            update((float *)weight.data + start, m, v, g, step, count);
+        } else {
+            VlBf16 *upper = (VlBf16 *)weight.data + start;
+            int16_t *lower = (int16_t *)remainder.data + start;
+            join(buffer, upper, lower, count);
+            update(buffer, m, v, g, step, count);
+            split(upper, lower, buffer, count);
+        }
     }
     return VL_OK;
 }

@@ -230,7 +230,7 @@ static void run_task(const Work *work, const Tensors *t, const VlAttention *atte
 static VlStatus run_tasks(VlContext *context, const VlAttention *attention, const Tensors *tensors) {
     int64_t mark = vl_arena_mark(&context->scratch);
     VlTensor scratch;
-    VL_TRY(vl_scratch_attention_backward(context, &scratch, attention->tiles));
+    VL_TRY(vl_scratch_attention_backward(context, &scratch, attention->tiles, tensors->lse));
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)context->threads)
     for (int64_t task = 0; task < attention->sequences * attention->kv_heads; task++) {
         Work work = divide_scratch((float *)scratch.data + omp_get_thread_num() * scratch.dim[1], attention->tiles);

@@ -1,4 +1,5 @@
 #include <string.h>
+#include <unistd.h>
 
 #include "ops/backend.h"
 #include "ops/cpu/cpu.h"
@@ -23,13 +24,31 @@ static VlStatus copy_from_host(VlContext *context, VlTensor to, const void *host
     return VL_OK;
 }
 
+static const int64_t *indices(VlContext *context, VlTensor tensor) {
+    (void)context;
+    return tensor.data;
+}
+
+// Memory that holds files can be had, too, but the kernel tells of it in a text file only: what is left is said to be
+// all.
+static VlStatus memory(VlContext *context, int64_t *left, int64_t *whole) {
+    (void)context;
+    *left = *whole = (int64_t)sysconf(_SC_PHYS_PAGES) * (int64_t)sysconf(_SC_PAGESIZE);
+    return VL_OK;
+}
+
+static bool present(void) { return true; }
+
 // A row without its backward does not link.
 const VlBackend vl_backend_cpu = {
     .name = "cpu",
+    .present = present,
     .allocate = allocate,
     .release = release,
     .copy_to_host = copy_to_host,
     .copy_from_host = copy_from_host,
+    .indices = indices,
+    .memory = memory,
     .ops =
         {
 #define OP(name, forward, forward_names, backward, backward_names) \

@@ -34,17 +34,6 @@ VL_VECTORISED void vl_block_divide(float *y, const float *x, float divisor, int6
     for (int64_t i = 0; i < count; i++) y[i] = x[i] / divisor;
 }
 
-VlStatus vl_check_indices(const char *name, VlTensor indices, int64_t bound) {
-    const int64_t *index = indices.data;
-    for (int64_t i = 0; i < vl_elements(indices); i++) {
-        if (index[i] < 0 || index[i] >= bound) {
-            return vl_error(VL_INVALID, "%s[%lld] is %lld, it must be in [0, %lld)", name, (long long)i,
-                            (long long)index[i], (long long)bound);
-        }
-    }
-    return VL_OK;
-}
-
 enum { SUM_COLUMNS = 256 };
 
 VL_VECTORISED static void add_row(double *sums, const float *row, int64_t count) {

@@ -55,7 +55,4 @@ static inline int64_t vl_column_block(const VlContext *context, int64_t columns)
 // db[N] f32 += column sums of dy[M,N]: one after the other down the rows, in f64.
 void vl_add_column_sums(VlContext *context, VlTensor db, VlTensor dy);
 
-// An index of `name` that must be in [0, bound): the error of the first that is not.
-VlStatus vl_check_indices(const char *name, VlTensor indices, int64_t bound);
-
 #endif

@@ -4,7 +4,6 @@
 #include "ops/cpu/cpu.h"
 
 VlStatus vl_cpu_embedding_forward(VlContext *context, VlTensor y, VlTensor table, VlTensor ids) {
-    VL_TRY(vl_check_indices("ids", ids, table.dim[0]));
     int64_t bytes = y.dim[1] * vl_dtype_size(y.dtype);
     const int64_t *id = ids.data;
 #pragma omp parallel for schedule(static) num_threads(vl_threads_for(context, vl_elements(y)))
@@ -17,7 +16,6 @@ VlStatus vl_cpu_embedding_forward(VlContext *context, VlTensor y, VlTensor table
 // A thread has some columns and goes through all tokens, so the order of the sums is that of T.
 VlStatus vl_cpu_embedding_backward(VlContext *context, VlTensor dtable, VlTensor dy, VlTensor ids) {
     if (vl_is_empty(dtable)) return VL_OK;
-    VL_TRY(vl_check_indices("ids", ids, dtable.dim[0]));
     int64_t columns = dy.dim[1], width = vl_column_block(context, columns);
     const int64_t *id = ids.data;
 #pragma omp parallel for schedule(static) num_threads(vl_threads_for(context, vl_elements(dy)))

@@ -5,7 +5,6 @@
 #include "ops/scratch_rows.h"
 
 VlStatus vl_cpu_gather_rows_forward(VlContext *context, VlTensor y, VlTensor x, VlTensor index) {
-    VL_TRY(vl_check_indices("index", index, x.dim[0]));
     int64_t bytes = y.dim[1] * vl_dtype_size(y.dtype);
     const int64_t *from = index.data;
 #pragma omp parallel for schedule(static) num_threads(vl_threads_for(context, vl_elements(y)))
@@ -44,11 +43,10 @@ static void sum_places(VlTensor dx, VlTensor dy, int64_t row, const int64_t *pla
 VlStatus vl_cpu_gather_rows_backward(VlContext *context, VlTensor dx, VlTensor dy, VlTensor index) {
     if (vl_is_empty(dx)) return VL_OK;
     int64_t rows = dx.dim[0], mark = vl_arena_mark(&context->scratch);
-    VlTensor begin, places;
-    VL_TRY(vl_check_indices("index", index, rows));
-    VL_TRY(vl_scratch_gather_rows(context, &begin, &places, rows, dy.dim[0]));
-    const int64_t *first = begin.data, *place = places.data;
-    sort_places(begin.data, places.data, rows, index.data, dy.dim[0]);
+    VlPlaces places;
+    VL_TRY(vl_scratch_gather_rows(context, &places, rows, dy.dim[0]));
+    const int64_t *first = places.begin.data, *place = places.places.data;
+    sort_places(places.begin.data, places.places.data, rows, index.data, dy.dim[0]);
 #pragma omp parallel for schedule(static) num_threads(vl_threads_for(context, vl_elements(dx) + vl_elements(dy)))
     for (int64_t row = 0; row < rows; row++) {
         sum_places(dx, dy, row, place + first[row], first[row + 1] - first[row]);

@@ -115,7 +115,6 @@ VlStatus vl_cpu_linear_cross_entropy(VlContext *context, VlTensor losses, VlTens
     int64_t rows = x.dim[0], mark = vl_arena_mark(&context->scratch);
     VlStatus status;
     VlTensor logits;
-    VL_TRY(vl_check_indices("targets", targets, w.dim[0]));
     VL_TRY_GOTO(status, vl_scratch_linear_cross_entropy(context, &logits, rows, w.dim[0]), done);
     for (int64_t begin = 0; begin < rows; begin += logits.dim[0]) {
         int64_t count = vl_minimum(logits.dim[0], rows - begin);

@@ -151,12 +151,13 @@ VlStatus vl_cpu_relative_gate_backward(VlContext *context, VlTensor dq, VlTensor
                                        VlMode mode) {
     Halves halves;
     int64_t mark = vl_arena_mark(&context->scratch);
-    VlTensor slopes;
-    VL_TRY(vl_scratch_relative_gate(context, &slopes, dgate));
+    VlRelativeGate scratch;
+    VL_TRY(vl_scratch_relative_gate(context, &scratch, dgate, w));
+    float *slopes = scratch.slopes.data;
     sum_halves(&halves, w, bias);
-    gate_rows(context, slopes.data, dq, dgate, q, scale, &halves, mode);
-    if (!vl_is_empty(dw) || !vl_is_empty(dbias)) add_weight_gradients(dw, dbias, slopes.data, q, &halves);
-    if (!vl_is_empty(dscale)) add_scale_gradient(dscale, slopes.data, vl_elements(dgate));
+    gate_rows(context, slopes, dq, dgate, q, scale, &halves, mode);
+    if (!vl_is_empty(dw) || !vl_is_empty(dbias)) add_weight_gradients(dw, dbias, slopes, q, &halves);
+    if (!vl_is_empty(dscale)) add_scale_gradient(dscale, slopes, vl_elements(dgate));
     vl_arena_release(&context->scratch, mark);
     return VL_OK;
 }

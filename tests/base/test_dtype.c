@@ -98,6 +98,37 @@ static void rounding_is_to_nearest_even(void **state) {
     for (size_t i = 0; i < sizeof edges / sizeof *edges; i++) check_rounding(edges[i]);
 }
 
+// The halves of an f32: the upper is the bf16 next to it, and no bit is lost.
+static void check_halves(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    VlHalves halves = vl_halves_from_f32(value);
+    float joined = vl_f32_from_halves(halves.upper, halves.remainder);
+    if (isnan(value)) {
+        assert_true(isnan(joined) && isnan(vl_f32_from_bf16(halves.upper)) && halves.remainder == 0);
+        return;
+    }
+    if (memcmp(&joined, &value, sizeof value) != 0) fail_msg("%a became %a", (double)value, (double)joined);
+    uint32_t low = bits & 0xffffu;  // half-way: away from zero
+    VlBf16 next = low == 0x8000u ? (VlBf16)((bits >> 16) + 1) : vl_bf16_from_f32(value);
+    if (halves.upper != next) fail_msg("next to %a is %04x, not %04x", (double)value, next, halves.upper);
+}
+
+static void halves_lose_nothing(void **state) {
+    (void)state;
+    static const uint32_t low[] = {0, 1, 2, 0x7ffe, 0x7fff, 0x8000, 0x8001, 0xfffe, 0xffff};
+    VlRandom random = vl_random(1, 3);
+    for (uint32_t upper = 0; upper < 65536; upper++) {
+        for (size_t i = 0; i < sizeof low / sizeof *low; i++) check_halves(upper << 16 | low[i]);
+    }
+    for (int i = 0; i < 2000000; i++) check_halves((uint32_t)vl_random_u64(&random));
+    // Every remainder belongs to a number of its own.
+    for (int32_t remainder = INT16_MIN; remainder <= INT16_MAX; remainder++) {
+        VlHalves halves = vl_halves_from_f32(vl_f32_from_halves(0xc2f7, (int16_t)remainder));
+        assert_true(halves.upper == 0xc2f7 && halves.remainder == remainder);
+    }
+}
+
 static void arrays_are_converted(void **state) {
     (void)state;
     const float from[5] = {1.0f, -2.5f, 0.1f, 70000.0f, -0.0f};
@@ -136,9 +167,8 @@ static void names_and_sizes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_pattern_survives),
-        cmocka_unit_test(rounding_is_to_nearest_even),
-        cmocka_unit_test(arrays_are_converted),
+        cmocka_unit_test(every_pattern_survives), cmocka_unit_test(rounding_is_to_nearest_even),
+        cmocka_unit_test(halves_lose_nothing),    cmocka_unit_test(arrays_are_converted),
         cmocka_unit_test(names_and_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

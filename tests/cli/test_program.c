@@ -178,6 +178,12 @@ static void plans(void **state) {
     answers(vl2("plan", config, "--tflops", "0.5"), "A step: 16 samples of", "The run: 30 steps",
             "Time at 0.5 TFLOP/s");
     fails(vl2("plan", config, "--tflops", "-1"), 2, "--tflops -1 is below 0");
+    answers(vl2("plan", config, "--gpu", "h200"), "total on the GPU",
+            "A step on 1 x h200 (67 TFLOP/s in f32, 4.8 TB/s)", "memory-bound rows", "tokens/s of a rank", "MFU, %",
+            "The run: ", "this fits");
+    answers(vl2("plan", config, "--gpu", "h100", "--ranks", "8", "train.dtype=bf16"), "remainders of f32 masters",
+            "A step on 8 x h100 (989 TFLOP/s in bf16, 3.35 TB/s)");
+    fails(vl2("plan", config, "--gpu", "h20"), 2, "--gpu: GPU 'h20' is unknown");
 }
 
 static void shows_a_sample(void **state) {

@@ -47,6 +47,7 @@ static const struct {
     {"dnnl", {"ops/cpu/"}, {NULL}},
     {"cuda", {"ops/cuda/"}, {"nccl"}},
     {"cublas", {"ops/cuda/"}, {NULL}},
+    {"ops/cuda/", {"ops/cuda/"}, {"nccl"}},
     {"nccl.h", {NULL}, {"nccl"}},
     {"zlib.h", {"base/zip"}, {NULL}},
     {"assert.h", {NULL}, {NULL}},
@@ -177,6 +178,8 @@ static void false_includes_are_found(void **state) {
         snprintf(text, sizeof text, "// first\n  #  include \"%s\"\nint a;\n", cases[i][1]);
         expect(cases[i][0], text, cases[i][1]);
     }
+    expect("ops/a.c", "#include \"ops/cuda/device.cuh\"\n", "has no place here: ops/cuda/device.cuh");
+    expect("dist/comm.c", "#include \"ops/cuda/device.cuh\"\n", "has no place here: ops/cuda/device.cuh");
     expect("base/a.c", "int a;\n#include \"ops/ops.h\"\n", "base/a.c:2: this room must not include ops/ops.h");
 }
 
@@ -194,6 +197,7 @@ static void libraries_out_of_place_are_found(void **state) {
         {"ops/linear.c", "oneapi/dnnl/dnnl.h"},
         {"model/linear.c", "dnnl.h"},
         {"ops/cpu/a.c", "cuda_runtime.h"},
+        {"ops/context.c", "cublasLt.h"},
         {"dist/mpi.c", "nccl.h"},
         {"cli/main.c", "assert.h"},
     };
@@ -244,15 +248,20 @@ static void good_files_pass(void **state) {
     expect("train/checkpoint.c", "#include <hdf5.h>\n", NULL);
     expect("data/media_video.c", "#include <libavcodec/avcodec.h>\n#include <jpeglib.h>\n", NULL);
     expect("ops/cpu/matmul.c", "#include <oneapi/dnnl/dnnl.h>\n", NULL);
-    expect("ops/cuda/matmul.c", "#include <cuda_runtime.h>\n", NULL);
+    expect("ops/cuda/matmul.cu", "#include <cuda_runtime.h>\n#include \"ops/cuda/device.cuh\"\n", NULL);
+    expect("dist/nccl.cu", "#include <nccl.h>\n#include \"ops/cuda/device.cuh\"\n", NULL);
     expect("tests/base/a.c", "#include \"tests/base/support.h\"\n#include <hdf5.h>\n", NULL);
 }
 
 // ---- The source tree -------------------------------------------------------
 
 static bool is_source(const char *name) {
+    static const char *const endings[] = {".c", ".h", ".cu", ".cuh", ".cc"};
     const char *ending = strrchr(name, '.');
-    return ending && (!strcmp(ending, ".c") || !strcmp(ending, ".h") || !strcmp(ending, ".cu"));
+    for (size_t i = 0; ending && i < sizeof endings / sizeof *endings; i++) {
+        if (!strcmp(ending, endings[i])) return true;
+    }
+    return false;
 }
 
 static void walk(const char *folder, Report *report) {

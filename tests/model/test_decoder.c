@@ -248,7 +248,7 @@ static void check_plan(Tiny *tiny, const VlBatch *batch) {
     VlBatch shapes = *batch;
     shapes.positions = shapes.text_ids = shapes.source = shapes.targets = NULL;
     shapes.pixels = NULL;
-    CHECK(vl_context_create(&plan, "plan", tiny->context->threads));
+    CHECK(vl_context_create_plan(&plan, VL_DEVICE_CPU, tiny->context->threads));
     CHECK(vl_vlm_create(&planned, plan, vl_vlm_config(tiny->model), TINY_BOTH));
     CHECK(vl_params_bind(plan, vl_vlm_params(planned), VL_F32));
     CHECK(vl_vlm_plan(planned, &shapes, true));
@@ -288,7 +288,7 @@ static int64_t planned_flops(VlGroups trainable, const VlBatch *batch, bool back
     VlContext *plan;
     VlVlm *planned;
     VlModelConfig config = tiny_config(false);
-    CHECK(vl_context_create(&plan, "plan", 1));
+    CHECK(vl_context_create_plan(&plan, VL_DEVICE_CPU, 1));
     CHECK(vl_vlm_create(&planned, plan, &config, trainable));
     CHECK(vl_params_bind(plan, vl_vlm_params(planned), VL_F32));
     CHECK(vl_vlm_plan(planned, batch, backward));
@@ -336,7 +336,7 @@ static VlStatus run_all(void) {
     VlVlmForward forward;
     float losses[64];
     VlSequence sequence = {8, tiny_text_ids, tiny_text_labels, 0, NULL};
-    VL_TRY(vl_context_create(&context, "cpu", 1));
+    VL_TRY(vl_context_create(&context, VL_DEVICE_CPU, 1));
     VL_TRY_GOTO(status, vl_vlm_create(&model, context, &config, TINY_BOTH), done);
     VL_TRY_GOTO(status, vl_params_bind(context, vl_vlm_params(model), VL_F32), done);
     VL_TRY_GOTO(status, vl_batch_build(&batch, &config, 1, &sequence), done);

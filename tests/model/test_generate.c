@@ -189,7 +189,7 @@ static void test_window(void **state) {
     int64_t ids[8], count;
     VlModelConfig config = tiny_config(false);
     config.decoder.window = 12;
-    CHECK(vl_context_create(&tiny.context, "cpu", 2));
+    CHECK(vl_context_create(&tiny.context, VL_DEVICE_CPU, 2));
     CHECK(vl_vlm_create(&tiny.model, tiny.context, &config, 0));
     CHECK(vl_params_bind(tiny.context, vl_vlm_params(tiny.model), VL_F32));
     tiny_fill(&tiny);

@@ -111,7 +111,7 @@ static VlStatus load_path(Loaded *loaded, const char *path, VlDtype dtype, bool 
     VlModelConfig config;
     *loaded = (Loaded){0};
     VL_TRY(vl_model_config_load(&config, path));
-    VL_TRY(vl_context_create(&loaded->context, "cpu", 1));
+    VL_TRY(vl_context_create(&loaded->context, VL_DEVICE_CPU, 1));
     VL_TRY(vl_vlm_create(&loaded->model, loaded->context, &config, VL_GROUP_BIT(VL_GROUP_LLM)));
     VL_TRY(vl_params_bind(loaded->context, vl_vlm_params(loaded->model), dtype));
     VL_TRY(vl_model_load(loaded->context, vl_vlm_params(loaded->model), &config, 5, strict, &loaded->report));

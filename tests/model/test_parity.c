@@ -1,4 +1,5 @@
-// `vl2 parity` and greedy generation against the golden cases of the reference (tests/golden/model).
+// `vl2 parity` and greedy generation against the golden cases of the reference (tests/golden/model), on the device that
+// VL_TEST_DEVICE names (cpu). Arguments: the cases to run, without them all.
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -30,16 +31,32 @@ static const char *const cases[] = {
     "audio_qwen2",      "audio_qwen2_nodecay", "av_qwen2_siglip"};
 enum { CASES = sizeof cases / sizeof *cases };
 
+static int wanted;  // names on the command line; 0: all cases
+static char **wanted_name;
+
+static bool is_wanted(const char *name) {
+    bool found = wanted == 0;
+    for (int i = 0; i < wanted; i++) found = found || strcmp(name, wanted_name[i]) == 0;
+    return found;
+}
+
+static const char *device(void) {
+    const char *word = getenv("VL_TEST_DEVICE");
+    return word && *word ? word : "cpu";
+}
+
 static void case_path(char *out, const char *name, const char *file) {
-    snprintf(out, VL_PATH_MAX, "%s/tests/golden/model/%s/%s", VL_SOURCE_DIR, name, file);
+    const char *root = getenv("VL_TEST_ROOT");  // where tests/golden lies, if not in the source tree
+    snprintf(out, VL_PATH_MAX, "%s/tests/golden/model/%s/%s", root ? root : VL_SOURCE_DIR, name, file);
 }
 
 static void run_parity(const char *name, const char *dtype, const char *output) {
     char model[VL_PATH_MAX], input[VL_PATH_MAX];
     case_path(model, name, "model");
     case_path(input, name, "input.safetensors");
-    char *words[] = {"--model", model,     "--input",     input,       "--output", (char *)output,
-                     "--grads", "--dtype", (char *)dtype, "--threads", "2",        "--train-audio-tower"};
+    char *words[] = {"--model",  model,           "--input",     input,       "--output", (char *)output,
+                     "--grads",  "--dtype",       (char *)dtype, "--threads", "2",        "--train-audio-tower",
+                     "--device", (char *)device()};
     CHECK(vl_cmd_parity(sizeof words / sizeof *words, words));
 }
 
@@ -161,6 +178,7 @@ static void check_cases(const char *dtype) {
     char output[64];
     snprintf(output, sizeof output, "parity-%d.safetensors", (int)getpid());
     for (int i = 0; i < CASES; i++) {
+        if (!is_wanted(cases[i])) continue;
         run_parity(cases[i], dtype, output);
         compare(cases[i], output, strcmp(dtype, "bf16") == 0);
     }
@@ -187,6 +205,7 @@ static void check_generation(const char *name) {
     VlModelOptions options = VL_MODEL_OPTIONS_DEFAULT;
     options.path = folder;
     options.threads = 2;
+    options.device = device();
     CHECK(vl_model_open(&open, &options, 0));
     case_path(path, name, "generate.json");
     CHECK(vl_generate_request_load(&request, path, vl_vlm_config(open.model)));
@@ -220,11 +239,11 @@ static void test_generation(void **state) {
     for (int i = 0; i < CASES; i++) {
         char path[VL_PATH_MAX];
         case_path(path, cases[i], "generate.json");
-        if (!vl_path_exists(path)) continue;
+        if (!vl_path_exists(path) || !is_wanted(cases[i])) continue;
         check_generation(cases[i]);
         checked++;
     }
-    assert_int_equal(checked, 4);
+    if (wanted == 0) assert_int_equal(checked, 4);
 }
 
 static void expect_failure(VlStatus status, const char *text, int count, const char *const *words) {
@@ -251,7 +270,16 @@ static void test_usage(void **state) {
                    (const char *const[]){"--model", model, "--input", input, "--output", "x"});
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    wanted = argc - 1;
+    wanted_name = argv + 1;
+    for (int i = 0; i < wanted; i++) {
+        bool known = false;
+        for (int k = 0; k < CASES; k++) known = known || strcmp(wanted_name[i], cases[k]) == 0;
+        if (known) continue;
+        fprintf(stderr, "'%s' is no case of tests/golden/model\n", wanted_name[i]);
+        return 2;
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_f32),
         cmocka_unit_test(test_bf16),

@@ -229,7 +229,7 @@ static int64_t planned_scratch(int64_t frames, bool keep) {
     VlParams params = {0};
     VlVit vit;
     VlTensor pixels, features;
-    assert_ok(vl_context_create(&context, "plan", 0));
+    assert_ok(vl_context_create_plan(&context, VL_DEVICE_CPU, 0));
     assert_ok(vl_vit_plan(&params, &vit, &clip));
     vl_params_set_trainable(&params, VL_GROUP_BIT(VL_GROUP_VISION_TOWER));
     assert_ok(vl_params_bind(context, &params, VL_F32));

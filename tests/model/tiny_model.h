@@ -88,7 +88,7 @@ static inline void tiny_fill(Tiny *tiny) {
 
 static inline void tiny_open(Tiny *tiny, VlGroups trainable, bool tied) {
     VlModelConfig config = tiny_config(tied);
-    CHECK(vl_context_create(&tiny->context, "cpu", 2));
+    CHECK(vl_context_create(&tiny->context, VL_DEVICE_CPU, 2));
     CHECK(vl_vlm_create(&tiny->model, tiny->context, &config, trainable));
     CHECK(vl_params_bind(tiny->context, vl_vlm_params(tiny->model), VL_F32));
     tiny_fill(tiny);

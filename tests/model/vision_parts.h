@@ -36,7 +36,7 @@
 
 static inline VlContext *open_context(int64_t bytes) {
     VlContext *context;
-    assert_ok(vl_context_create(&context, "cpu", 2));
+    assert_ok(vl_context_create(&context, VL_DEVICE_CPU, 2));
     assert_ok(vl_arena_bind(context, &context->activations, "activations", bytes));
     assert_ok(vl_arena_bind(context, &context->scratch, "scratch", bytes));
     return context;

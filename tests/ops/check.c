@@ -9,7 +9,9 @@
 void check_begin(Check *check, uint64_t seed, int64_t threads) {
     *check = (Check){.seed = seed, .random = vl_random(seed, 0)};
     setenv("VL2_GUARD", "1", 1);
-    check_ok(check, vl_context_create(&check->context, "cpu", threads));
+    const char *device = getenv("VL_TEST_DEVICE");
+    bool cuda = device && strcmp(device, "cuda") == 0;
+    check_ok(check, vl_context_create(&check->context, cuda ? VL_DEVICE_CUDA : VL_DEVICE_CPU, threads));
     check_ok(check, vl_arena_bind(check->context, &check->context->scratch, "scratch", 1LL << 30));
 }
 
@@ -84,18 +86,28 @@ VlTensor check_device_make(Check *check, VlDtype dtype, int32_t dims, const int6
     return tensor;
 }
 
-VlTensor check_filled(Check *check, VlTensor tensor) {
-    vl_device_open(check->context);
-    memset(tensor.data, 0xff, (size_t)vl_bytes(tensor));
-    vl_device_close(check->context);
+static void *staging(const Check *check, VlTensor tensor) {
+    void *memory;
+    check_ok(check, vl_allocate(&memory, vl_bytes(tensor), 1));
+    return memory;
+}
+
+static VlTensor copy_and_free(const Check *check, VlTensor tensor, void *memory) {
+    check_ok(check, vl_copy_from_host(check->context, tensor, memory));
+    vl_free(memory);
     return tensor;
 }
 
+VlTensor check_filled(Check *check, VlTensor tensor) {
+    void *memory = staging(check, tensor);
+    memset(memory, 0xff, (size_t)vl_bytes(tensor));
+    return copy_and_free(check, tensor, memory);
+}
+
 VlTensor check_load(Check *check, VlTensor tensor, const double *values) {
-    vl_device_open(check->context);
-    vl_convert(tensor.data, tensor.dtype, values, VL_F64, vl_elements(tensor));
-    vl_device_close(check->context);
-    return tensor;
+    void *memory = staging(check, tensor);
+    vl_convert(memory, tensor.dtype, values, VL_F64, vl_elements(tensor));
+    return copy_and_free(check, tensor, memory);
 }
 
 VlTensor check_upload_i64(Check *check, const int64_t *values, int64_t count) {
@@ -104,11 +116,18 @@ VlTensor check_upload_i64(Check *check, const int64_t *values, int64_t count) {
     return tensor;
 }
 
+// The tensor's bits; the caller frees them.
+static void *read_bits(const Check *check, VlTensor tensor) {
+    void *memory = staging(check, tensor);
+    check_ok(check, vl_copy_to_host(check->context, memory, tensor));
+    return memory;
+}
+
 double *check_download(Check *check, VlTensor tensor) {
     double *values = check_zeros(check, vl_elements(tensor));
-    vl_device_open(check->context);
-    vl_convert(values, VL_F64, tensor.data, tensor.dtype, vl_elements(tensor));
-    vl_device_close(check->context);
+    void *memory = read_bits(check, tensor);
+    vl_convert(values, VL_F64, memory, tensor.dtype, vl_elements(tensor));
+    vl_free(memory);
     return values;
 }
 
@@ -144,11 +163,10 @@ void check_bf16(Check *check, const char *name, VlTensor got, const double *naiv
 
 void check_same_bits(Check *check, const char *name, VlTensor a, Check *other, VlTensor b) {
     assert_true(vl_same_shape(a, b) && a.dtype == b.dtype);
-    vl_device_open(check->context);
-    vl_device_open(other->context);
-    bool same = memcmp(a.data, b.data, (size_t)vl_bytes(a)) == 0;
-    vl_device_close(other->context);
-    vl_device_close(check->context);
+    void *bits = read_bits(check, a), *other_bits = read_bits(other, b);
+    bool same = memcmp(bits, other_bits, (size_t)vl_bytes(a)) == 0;
+    vl_free(bits);
+    vl_free(other_bits);
     if (!same) fail_msg("seed %llu: %s: not the same bits", (unsigned long long)check->seed, name);
 }
 

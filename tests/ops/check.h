@@ -26,13 +26,14 @@
 #include "ops/ops.h"
 
 typedef struct Check {
-    VlContext *context;  // cpu, scratch bound
+    VlContext *context;  // scratch bound
     uint64_t seed;       // printed by every failure
     VlRandom random;
     int64_t host_count, host_capacity, device_count, device_capacity;
     void **host, **device;  // freed by check_end
 } Check;
 
+// On the CPU, or on CUDA where the environment says VL_TEST_DEVICE=cuda.
 void check_begin(Check *check, uint64_t seed, int64_t threads);
 void check_end(Check *check);
 

@@ -21,6 +21,14 @@ static const Case cases[] = {
     {2, 5, 1, 33, {0, 0}, {0, 0}},                  // nothing
     {1, 2, 2, 130, {70}, {129}},
     {2, 4, 2, 16, {16, 64}, {16, 64}},  // 32 and 128 rows, none of them padding
+    // Whole tiles of the GPU's kernels, one less, one more, with all widths of its tiles.
+    {3, 2, 2, 24, {31, 32, 33}, {31, 32, 33}},
+    {3, 4, 1, 64, {127, 128, 129}, {127, 128, 129}},
+    {3, 8, 1, 80, {33, 63, 1}, {65, 64, 128}},
+    {2, 2, 1, 96, {65, 129}, {129, 127}},
+    {2, 4, 1, 128, {129, 5}, {129, 257}},
+    {1, 2, 1, 256, {33}, {34}},
+    {4, 2, 1, 40, {0, 129, 0, 3}, {64, 2, 129, 0}},  // keys without queries; most queries see no key
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
@@ -300,7 +308,7 @@ static void test_flops(void **state) {
     }
     check_end(&check);
     VlContext *plan;
-    assert_int_equal(vl_context_create(&plan, "plan", 2), VL_OK);
+    assert_int_equal(vl_context_create_plan(&plan, VL_DEVICE_CPU, 2), VL_OK);
     VlTensor x = vl_tensor(NULL, VL_BF16, 100, 64), cu = vl_tensor(NULL, VL_I64, 3),
              lse = vl_tensor(NULL, VL_F32, 4, 100);
     assert_int_equal(vl_attention_forward(plan, x, lse, x, x, x, cu, cu, 4, 4, true), VL_OK);
@@ -331,8 +339,9 @@ static void test_refusals(void **state) {
                   "overlap");
     VlArena kept = context->scratch;
     context->scratch.size = 64;
-    check_refused(vl_attention_forward(context, t.o, t.lse, t.q, t.k, t.v, t.cu_q, t.cu_k, 4, 2, true),
-                  VL_OUT_OF_MEMORY, "arena scratch is full");
+    check_refused(
+        vl_attention_backward(context, t.dq, t.dk, t.dv, t.d_o, t.q, t.k, t.v, t.o, t.lse, t.cu_q, t.cu_k, 4, 2, true),
+        VL_OUT_OF_MEMORY, "arena scratch is full");
     context->scratch = kept;
     check_end(&check);
 }

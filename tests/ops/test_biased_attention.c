@@ -11,11 +11,14 @@ typedef struct Case {
 } Case;
 
 static const Case cases[] = {
-    {3, 2, 8, 9, {5, 1, 7}},          // the one for central differences: small
-    {2, 3, 64, 199, {200, 90}},       // several blocks of queries and of keys; the longest is as long as can be
-    {3, 2, 24, 300, {130, 0, 66}},    // a head size that is no multiple of 16
-    {1, 1, 5, 64, {65}},              // odd
-    {4, 4, 16, 16, {16, 15, 17, 2}},  // whole tiles, one less, one more
+    {3, 2, 8, 9, {5, 1, 7}},              // the one for central differences: small
+    {2, 3, 64, 199, {200, 90}},           // several blocks of queries and of keys; the longest is as long as can be
+    {3, 2, 24, 300, {130, 0, 66}},        // a head size that is no multiple of 16
+    {1, 1, 5, 64, {65}},                  // odd
+    {4, 4, 16, 16, {16, 15, 17, 2}},      // whole tiles, one less, one more
+    {4, 1, 40, 128, {127, 128, 129, 0}},  // the same of the GPU's kernels
+    {3, 2, 72, 70, {63, 64, 65}},
+    {2, 1, 12, 40, {32, 33}},
 };
 enum { CASES = sizeof cases / sizeof *cases };
 

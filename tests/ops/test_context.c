@@ -1,4 +1,5 @@
 // Contexts, device memory, arenas, the guard and the plan backend.
+#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -13,16 +14,14 @@ static void test_create(void **state) {
     (void)state;
     setenv("VL2_GUARD", "1", 1);
     VlContext *context;
-    check_refused(vl_context_create(&context, "cpx", 0), VL_INVALID, "cpx");
-    assert_null(context);
-    check_refused(vl_context_create(&context, "cpu", -1), VL_INVALID, "threads is -1");
-    assert_int_equal(vl_context_create(&context, "cpu", 0), VL_OK);
+    check_refused(vl_context_create(&context, VL_DEVICE_CPU, -1), VL_INVALID, "threads is -1");
+    assert_int_equal(vl_context_create(&context, VL_DEVICE_CPU, 0), VL_OK);
     assert_true(context->threads >= 1 && !context->planning);
     vl_context_free(context);
     vl_context_free(NULL);
     for (int64_t n = 0; n < 2; n++) {
         vl_fault_arm(n);
-        assert_int_equal(vl_context_create(&context, "cpu", 1), VL_OUT_OF_MEMORY);
+        assert_int_equal(vl_context_create(&context, VL_DEVICE_CPU, 1), VL_OUT_OF_MEMORY);
     }
     vl_fault_arm(-1);
 }
@@ -166,7 +165,7 @@ static void test_windows_overlap(void **state) {
 static void test_plan(void **state) {
     (void)state;
     VlContext *context;
-    assert_int_equal(vl_context_create(&context, "plan", 2), VL_OK);
+    assert_int_equal(vl_context_create_plan(&context, VL_DEVICE_CPU, 2), VL_OK);
     assert_true(context->planning);
     VlTensor x, w, y;
     assert_int_equal(vl_arena_push(&context->activations, &x, VL_F32, 1 << 20, 4096), VL_OK);
@@ -183,11 +182,78 @@ static void test_plan(void **state) {
     vl_context_free(context);
 }
 
+static void test_choose(void **state) {
+    (void)state;
+    VlDevice device = VL_DEVICE_COUNT;
+    assert_int_equal(vl_device_choose(&device, "cuda"), VL_OK);
+    assert_int_equal(device, VL_DEVICE_CUDA);
+    assert_int_equal(vl_device_choose(&device, "cpu"), VL_OK);
+    assert_int_equal(device, VL_DEVICE_CPU);
+    check_refused(vl_device_choose(&device, "cdua"), VL_USAGE,
+                  "'cdua' is unknown; possible are: auto, cpu, cuda; nearest");
+    // auto: what then opens.
+    assert_int_equal(vl_device_choose(&device, "auto"), VL_OK);
+    VlContext *context;
+    assert_int_equal(vl_context_create(&context, device, 1), VL_OK);
+    int64_t left = 0, whole = 0;
+    assert_int_equal(vl_device_memory(context, &left, &whole), VL_OK);
+    assert_true(left > 0 && left <= whole && whole > 64 << 20);
+    assert_int_equal(vl_device_wait(context), VL_OK);
+    vl_context_free(context);
+    if (device == VL_DEVICE_CPU) {
+        assert_int_equal(vl_context_create(&context, VL_DEVICE_CUDA, 1), VL_UNSUPPORTED);
+        assert_non_null(strstr(vl_error_text(), "use the device cpu"));
+    }
+}
+
+static void expect_seconds(double found, double expected) {
+    if (!(fabs(found / expected - 1) < 1e-12)) fail_msg("%g seconds, not %g", found, expected);
+}
+
+// Which of the two limits binds, and how long: products at 1000 FLOP/s and 10 in attention, 100 bytes a second.
+static void test_roofline(void **state) {
+    (void)state;
+    VlContext *context;
+    assert_int_equal(vl_context_create_plan(&context, VL_DEVICE_CUDA, 1), VL_OK);
+    assert_int_equal(context->device, VL_DEVICE_CUDA);
+    VlTensor x = vl_tensor(NULL, VL_BF16, 100, 1000), w = vl_tensor(NULL, VL_BF16, 500, 1000);
+    VlTensor y = vl_tensor(NULL, VL_BF16, 100, 500), thin = vl_tensor(NULL, VL_BF16, 1, 1000);
+    VlTensor row = vl_tensor(NULL, VL_BF16, 1, 500), dw = vl_tensor(NULL, VL_F32, 500, 1000);
+    VlTensor offsets = vl_tensor(NULL, VL_I64, 2), narrow = vl_tensor(NULL, VL_BF16, 100, 64);
+    const double flops = 2.0 * 100 * 1000 * 500;
+    VlRoofline *roofline = &context->roofline;
+    assert_int_equal(vl_linear_forward(context, y, x, w, VL_EMPTY, VL_WRITE), VL_OK);
+    assert_true(vl_roofline_seconds(roofline) == 0);  // no rates, no time
+    roofline->bytes_per_second = 100;
+    for (int product = 0; product < VL_PRODUCTS; product++) roofline->flops_per_second[product] = 1000;
+    roofline->flops_per_second[VL_PRODUCT_ATTENTION] = 10;
+    assert_int_equal(vl_linear_forward(context, y, x, w, VL_EMPTY, VL_WRITE), VL_OK);
+    expect_seconds(roofline->product_seconds[VL_PRODUCT_LINEAR], flops / 1000);
+    assert_true(roofline->memory_seconds == 0);
+    // Two products of one call add up; what is not wanted counts nothing.
+    vl_roofline_clear(roofline);
+    assert_int_equal(vl_linear_backward(context, x, dw, VL_EMPTY, y, x, w, VL_WRITE), VL_OK);
+    expect_seconds(vl_roofline_seconds(roofline), 2 * flops / 1000);
+    // One row of activations: the weights' bytes bind.
+    vl_roofline_clear(roofline);
+    assert_int_equal(vl_linear_forward(context, row, thin, w, VL_EMPTY, VL_WRITE), VL_OK);
+    expect_seconds(roofline->memory_seconds, 2.0 * (500 + 1000 + 500000) / 100);
+    assert_true(roofline->product_seconds[VL_PRODUCT_LINEAR] == 0);
+    vl_roofline_clear(roofline);
+    assert_int_equal(vl_add_tensors(context, x, x, 2, x), VL_OK);
+    expect_seconds(roofline->memory_seconds, 3 * 2.0 * 100000 / 100);
+    vl_roofline_clear(roofline);
+    assert_int_equal(
+        vl_attention_forward(context, narrow, VL_EMPTY, narrow, narrow, narrow, offsets, offsets, 1, 1, true), VL_OK);
+    expect_seconds(roofline->product_seconds[VL_PRODUCT_ATTENTION], 2 * 2.0 * (100 * 101 / 2) * 64 / 10);
+    vl_context_free(context);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_create), cmocka_unit_test(test_memory), cmocka_unit_test(test_copies),
         cmocka_unit_test(test_arena),  cmocka_unit_test(test_guard),  cmocka_unit_test(test_windows_overlap),
-        cmocka_unit_test(test_plan),
+        cmocka_unit_test(test_plan),   cmocka_unit_test(test_choose), cmocka_unit_test(test_roofline),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -106,8 +106,10 @@ static void verify(const int64_t shape[5], VlDtype dtype) {
 
 static void test_convolution1d_gradient(void **state) {
     (void)state;
-    static const int64_t shapes[][5] = {{1, 1, 1, 1, 1},  {5, 3, 4, 2, 2}, {9, 2, 6, 3, 1},     {20, 2, 12, 8, 3},
-                                        {7, 4, 8, 16, 4}, {0, 1, 4, 3, 2}, {700, 1, 32, 31, 2}, {40, 3, 6, 9, 6}};
+    static const int64_t shapes[][5] = {{1, 1, 1, 1, 1},    {5, 3, 4, 2, 2},    {9, 2, 6, 3, 1},     {20, 2, 12, 8, 3},
+                                        {7, 4, 8, 16, 4},   {0, 1, 4, 3, 2},    {700, 1, 32, 31, 2}, {40, 3, 6, 9, 6},
+                                        {150, 4, 96, 6, 2}, {65, 2, 32, 10, 1}, {130, 1, 64, 3, 1},  {0, 1, 16, 3, 1},
+                                        {30, 2, 24, 5, 3}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         verify(shapes[i], VL_F32);
         verify(shapes[i], VL_BF16);

@@ -25,6 +25,26 @@ static void check_add(int64_t count, VlDtype dtype, int64_t threads) {
     check_end(&check);
 }
 
+// Views that begin at no multiple of 16 bytes.
+static void check_views(VlDtype dtype) {
+    enum { COUNT = 1000 };
+    Check check;
+    check_begin(&check, 52, 2);
+    double *a = check_random(&check, COUNT + 1, 1.0, dtype), *b = check_random(&check, COUNT + 1, 1.0, dtype);
+    double *sum = check_zeros(&check, COUNT);
+    for (int64_t i = 0; i < COUNT; i++) sum[i] = check_rounded(0.5 * a[i + 1] + b[i], dtype);
+    VlTensor left = vl_rows(check_upload(&check, a, dtype, COUNT + 1), 1, COUNT);
+    VlTensor right = vl_rows(check_upload(&check, b, dtype, COUNT + 1), 0, COUNT);
+    VlTensor y = vl_rows(check_output(&check, dtype, COUNT + 3), 3, COUNT);
+    VlTensor other = vl_rows(check_output(&check, dtype == VL_F32 ? VL_BF16 : VL_F32, COUNT + 1), 1, COUNT);
+    check_ok(&check, vl_add_tensors(check.context, y, left, 0.5f, right));
+    check_tensor(&check, "y", y, sum, 0);
+    check_ok(&check, vl_cast(check.context, other, y));
+    check_round(sum, COUNT, other.dtype);
+    check_tensor(&check, "the cast of y", other, sum, 0);
+    check_end(&check);
+}
+
 static void test_add(void **state) {
     (void)state;
     static const int64_t counts[] = {0, 1, 3, 17, 1023, 1024, 1025, 40001};
@@ -33,6 +53,8 @@ static void test_add(void **state) {
         check_add(counts[i], VL_BF16, 2);
         check_add(counts[i], VL_BF16, 1);
     }
+    check_views(VL_F32);
+    check_views(VL_BF16);
 }
 
 static void check_zero(int64_t count, VlDtype dtype) {

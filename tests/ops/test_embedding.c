@@ -68,7 +68,8 @@ static void verify(const int64_t shape[3], VlDtype dtype) {
 
 static void test_embedding_gradient(void **state) {
     (void)state;
-    static const int64_t shapes[][3] = {{1, 1, 1}, {17, 5, 7}, {65, 130, 33}, {9, 3, 2500}, {0, 3, 5}, {700, 2, 17}};
+    static const int64_t shapes[][3] = {{1, 1, 1}, {17, 5, 7},   {65, 130, 33}, {9, 3, 2500},
+                                        {0, 3, 5}, {700, 2, 17}, {90, 40, 264}, {3000, 2500, 3}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         verify(shapes[i], VL_F32);
         verify(shapes[i], VL_BF16);
@@ -161,6 +162,26 @@ static void test_refusals(void **state) {
     check_end(&check);
 }
 
+// Indices that the host does not know are checked where they are used.
+static void test_device_indices(void **state) {
+    (void)state;
+    static const int64_t above[] = {0, 4, 5, 1};
+    Check check;
+    check_begin(&check, 67, 1);
+    VlContext *c = check.context;
+    const char *text =
+        c->device == VL_DEVICE_CUDA ? "element 2 of an index tensor is 5, it must be in [0, 5)" : "ids[2] is 5";
+    double ones[30];
+    for (int i = 0; i < 30; i++) ones[i] = 1;
+    VlTensor y = check_upload(&check, ones, VL_F32, 4, 6), table = check_upload(&check, ones, VL_F32, 5, 6);
+    VlTensor ids = check_device(&check, VL_I64, 4);
+    check_ok(&check, vl_cast(c, ids, check_upload_i64(&check, above, 4)));
+    check_refused(vl_embedding_forward(c, y, table, ids), VL_INVALID, text);
+    check_refused(vl_embedding_backward(c, table, y, ids), VL_INVALID, text);
+    check_tensor(&check, "dtable", table, ones, 0);
+    check_end(&check);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_embedding_gradient),
@@ -168,6 +189,7 @@ int main(void) {
         cmocka_unit_test(test_far),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_device_indices),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

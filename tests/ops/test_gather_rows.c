@@ -71,8 +71,8 @@ static void verify(const int64_t shape[3], VlDtype dtype) {
 
 static void test_gather_rows_gradient(void **state) {
     (void)state;
-    static const int64_t shapes[][3] = {{1, 1, 1},    {17, 5, 7}, {65, 130, 33}, {9, 3, 2500},
-                                        {700, 2, 17}, {0, 3, 5},  {3, 700, 17}};
+    static const int64_t shapes[][3] = {{1, 1, 1}, {17, 5, 7},   {65, 130, 33}, {9, 3, 2500},   {700, 2, 17},
+                                        {0, 3, 5}, {3, 700, 17}, {90, 40, 264}, {5000, 4500, 3}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         verify(shapes[i], VL_F32);
         verify(shapes[i], VL_BF16);
@@ -181,6 +181,23 @@ static void test_scratch(void **state) {
     check_end(&check);
 }
 
+// Indices that the host does not know are checked where they are used.
+static void test_device_indices(void **state) {
+    (void)state;
+    static const int64_t above[] = {0, 4, 5, 1};
+    Check check;
+    check_begin(&check, 68, 1);
+    VlContext *c = check.context;
+    const char *text =
+        c->device == VL_DEVICE_CUDA ? "element 2 of an index tensor is 5, it must be in [0, 5)" : "index[2] is 5";
+    VlTensor y = check_device(&check, VL_F32, 4, 6), x = check_device(&check, VL_F32, 5, 6);
+    VlTensor index = check_device(&check, VL_I64, 4);
+    check_ok(&check, vl_cast(c, index, check_upload_i64(&check, above, 4)));
+    check_refused(vl_gather_rows_forward(c, y, x, index), VL_INVALID, text);
+    check_refused(vl_gather_rows_backward(c, x, y, index), VL_INVALID, text);
+    check_end(&check);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gather_rows_gradient),
@@ -188,6 +205,7 @@ int main(void) {
         cmocka_unit_test(test_far),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_device_indices),
         cmocka_unit_test(test_scratch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

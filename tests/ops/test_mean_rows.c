@@ -74,8 +74,8 @@ static void verify(const int64_t shape[3], VlDtype dtype, VlMode mode) {
 
 static void test_mean_rows_gradient(void **state) {
     (void)state;
-    static const int64_t shapes[][3] = {{1, 1, 1}, {2, 3, 7},    {3, 17, 65}, {1, 729, 33},
-                                        {2, 5, 1}, {2, 3, 2500}, {0, 3, 5},   {2, 3, 0}};
+    static const int64_t shapes[][3] = {{1, 1, 1},    {2, 3, 7}, {3, 17, 65}, {1, 729, 33}, {2, 5, 1},
+                                        {2, 3, 2500}, {0, 3, 5}, {2, 3, 0},   {2, 19, 264}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         verify(shapes[i], VL_F32, VL_WRITE);
         verify(shapes[i], VL_F32, VL_ADD);

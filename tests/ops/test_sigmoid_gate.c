@@ -87,8 +87,8 @@ static void verify(const int64_t shape[3], VlDtype dtype) {
 
 static void test_sigmoid_gate_gradient(void **state) {
     (void)state;
-    static const int64_t shapes[][3] = {{1, 1, 1}, {2, 3, 7},    {3, 17, 65}, {1, 729, 33},
-                                        {2, 5, 1}, {2, 3, 2500}, {0, 3, 5},   {2, 0, 3}};
+    static const int64_t shapes[][3] = {{1, 1, 1},    {2, 3, 7}, {3, 17, 65}, {1, 729, 33}, {2, 5, 1},
+                                        {2, 3, 2500}, {0, 3, 5}, {2, 0, 3},   {2, 70, 264}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         verify(shapes[i], VL_F32);
         verify(shapes[i], VL_BF16);

@@ -89,7 +89,7 @@ static void verify(const int64_t shape[3], VlDtype dtype) {
 static void test_splice_gradient(void **state) {
     (void)state;
     static const int64_t shapes[][3] = {{1, 1, 1}, {17, 5, 7}, {65, 130, 33}, {9, 3, 2500},
-                                        {0, 3, 5}, {7, 0, 5},  {0, 0, 5}};
+                                        {0, 3, 5}, {7, 0, 5},  {0, 0, 5},     {30, 20, 264}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         verify(shapes[i], VL_F32);
         verify(shapes[i], VL_BF16);
@@ -154,11 +154,33 @@ static void test_refusals(void **state) {
     check_end(&check);
 }
 
+// Indices that the host does not know are checked where they are used.
+static void test_device_indices(void **state) {
+    (void)state;
+    static const int64_t above[] = {0, -1, 2, -2}, below[] = {0, -1, 1, -3};
+    Check check;
+    check_begin(&check, 69, 1);
+    VlContext *c = check.context;
+    VlTensor y = check_device(&check, VL_F32, 4, 6), text = check_device(&check, VL_F32, 2, 6);
+    VlTensor media = check_device(&check, VL_F32, 2, 6), source = check_device(&check, VL_I64, 4);
+    check_ok(&check, vl_cast(c, source, check_upload_i64(&check, above, 4)));
+    const char *error =
+        c->device == VL_DEVICE_CUDA ? "element 2 of an index tensor is 2, it must be in [0, 2)" : "source[2] is 2";
+    check_refused(vl_splice_forward(c, y, text, media, source), VL_INVALID, error);
+    check_refused(vl_splice_backward(c, text, VL_EMPTY, y, source), VL_INVALID, error);
+    check_ok(&check, vl_cast(c, source, check_upload_i64(&check, below, 4)));
+    error = c->device == VL_DEVICE_CUDA ? "element 3 of an index tensor is 2, it must be in [0, 2)" : "source[3] is -3";
+    check_refused(vl_splice_forward(c, y, text, media, source), VL_INVALID, error);
+    check_refused(vl_splice_backward(c, text, media, y, source), VL_INVALID, error);
+    check_end(&check);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_splice_gradient),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_device_indices),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -106,8 +106,8 @@ static void verify(const int64_t shape[4], VlDtype dtype) {
 
 static void test_vit_embedding_gradient(void **state) {
     (void)state;
-    static const int64_t shapes[][4] = {{1, 1, 1, 1}, {2, 1, 3, 7},    {3, 0, 5, 65}, {8, 1, 17, 33},
-                                        {1, 0, 1, 1}, {2, 1, 2, 1030}, {0, 1, 3, 4},  {2, 1, 0, 3}};
+    static const int64_t shapes[][4] = {{1, 1, 1, 1},    {2, 1, 3, 7}, {3, 0, 5, 65}, {8, 1, 17, 33}, {1, 0, 1, 1},
+                                        {2, 1, 2, 1030}, {0, 1, 3, 4}, {2, 1, 0, 3},  {3, 1, 4, 264}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         verify(shapes[i], VL_F32);
         verify(shapes[i], VL_BF16);

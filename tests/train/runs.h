@@ -48,7 +48,7 @@ static inline const GoldenRun *golden_run(const char *name) {
     return NULL;
 }
 
-// FOLDER/NAME.yaml: a golden run; shards in FOLDER/NAME-shards.
+// FOLDER/NAME.yaml: a golden run, on the device that VL_TEST_DEVICE names (cpu); shards in FOLDER/NAME-shards.
 static inline void write_config(const char *folder, const char *name) {
     const GoldenRun *run = golden_run(name);
     char path[VL_PATH_MAX], text[8192], file[64];
@@ -65,9 +65,10 @@ static inline void write_config(const char *folder, const char *name) {
              "train: {steps: %d, global_batch: %d, dtype: f32}\n"
              "optim: {lr: 1.0e-3, warmup_ratio: %g}\n"
              "checkpoint: {every: %d, keep: 100}\n"
-             "threads: 1\n",
+             "threads: 1\n"
+             "device: %s\n",
              run->stage, GOLDEN, run->model, GOLDEN, name, GOLDEN, folder, name, run->aspect, run->protocol, run->steps,
-             run->batch, run->warmup, run->every);
+             run->batch, run->warmup, run->every, getenv("VL_TEST_DEVICE") ? getenv("VL_TEST_DEVICE") : "cpu");
     put_file(path, text, (int64_t)strlen(text));
 }
 
@@ -183,7 +184,7 @@ static inline void open_weights(Weights *weights, const char *path) {
     VlComm *comm;
     assert_ok(vl_model_source_open(&source, path, 0));
     assert_ok(vl_model_config_load(&config, source.folder));
-    assert_ok(vl_context_create(&weights->context, "cpu", 1));
+    assert_ok(vl_context_create(&weights->context, VL_DEVICE_CPU, 1));
     assert_ok(vl_vlm_create(&weights->model, weights->context, &config, 0));
     assert_ok(vl_params_bind(weights->context, vl_vlm_params(weights->model), VL_F32));
     assert_ok(vl_comm_open(&comm, 0));

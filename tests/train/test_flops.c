@@ -58,13 +58,13 @@ typedef struct Counts {
 } Counts;
 
 // Of a forward and backward pass on the CPU, or of their plan.
-static Counts count(const char *backend, const VlModelConfig *config, VlGroups groups, const VlBatch *batch) {
+static Counts count(bool planning, const VlModelConfig *config, VlGroups groups, const VlBatch *batch) {
     VlContext *context;
     VlVlm *model;
     VlVlmForward forward;
     float losses[TEXT];
     Counts counts = {0};
-    assert_ok(vl_context_create(&context, backend, 1));
+    assert_ok((planning ? vl_context_create_plan : vl_context_create)(&context, VL_DEVICE_CPU, 1));
     assert_ok(vl_vlm_create(&model, context, config, groups));
     assert_ok(vl_params_bind(context, vl_vlm_params(model), VL_F32));
     if (context->planning) {
@@ -165,7 +165,7 @@ static void plans_count_what_runs_do(void **state) {
             VlBatch batch;
             VlPartFlops told;
             make_batch(&config, &shapes[i], &batch);
-            Counts plan = count("plan", &config, groups, &batch), run = count("cpu", &config, groups, &batch);
+            Counts plan = count(true, &config, groups, &batch), run = count(false, &config, groups, &batch);
             assert_ok(vl_plan_sample_flops(&config, &options, shapes[i], &told));
             expect_equal(stages[s], &shapes[i], &plan, &run, &told);
             expect_multiplied(stages[s], &run);
@@ -200,7 +200,7 @@ static void counts_are_those_of_the_extents(void **state) {
     VlVlm *model;
     VlBatch batch;
     assert_ok(vl_model_config_load(&config, MODEL));
-    assert_ok(vl_context_create(&context, "plan", 1));
+    assert_ok(vl_context_create_plan(&context, VL_DEVICE_CPU, 1));
     assert_ok(vl_vlm_create(&model, context, &config, 0));
     make_batch(&config, &shape, &batch);
     int64_t sound = batch.sound_tokens, tokens = batch.tokens, head_size = config.decoder.head_size;
@@ -213,7 +213,7 @@ static void counts_are_those_of_the_extents(void **state) {
     int64_t patch = 2 * sound * config.audio.embedding * config.audio.patch_size * config.audio.patch_size;
     assert_int_equal(sound, ROWS / 16 * 8);
     for (int joint = 0; joint < 2; joint++) {
-        Counts run = count("cpu", &config, stage_groups(joint ? "joint" : "audio-finetune"), &batch);
+        Counts run = count(false, &config, stage_groups(joint ? "joint" : "audio-finetune"), &batch);
         const int64_t expected[VL_GROUP_COUNT][VL_PASSES] = {
             [VL_GROUP_LLM] = {llm + head + attention, llm + head + 2 * attention, joint ? llm + head : 0},
             [VL_GROUP_AUDIO_PROJECTOR] = {projector, projector, projector},

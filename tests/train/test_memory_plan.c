@@ -99,14 +99,14 @@ static void within_plan(const char *folder, VlGroups trainable, VlDtype dtype, i
     assert_ok(vl_model_config_load(&config, folder));
     assert_ok(VL_NEW(&pixels, config.num_frames * 3 * 42 * 42));
     assert_ok(vl_memory_plan(&config, &options, &worst));
-    assert_ok(vl_context_create(&context, "cpu", threads));
+    assert_ok(vl_context_create(&context, VL_DEVICE_CPU, threads));
     assert_ok(vl_vlm_create(&model, context, &config, trainable));
     assert_ok(vl_params_bind(context, vl_vlm_params(model), dtype));
     assert_ok(vl_model_load(context, vl_vlm_params(model), &config, 1, true, NULL));
     assert_int_equal(worst.frozen_bytes, vl_vlm_params(model)->frozen_bytes);
     assert_int_equal(worst.trainable_bytes, vl_vlm_params(model)->trainable_bytes);
     assert_int_equal(worst.gradient_bytes, vl_vlm_params(model)->gradient_bytes);
-    assert_int_equal(worst.master_bytes, vl_vlm_params(model)->master_bytes);
+    assert_int_equal(worst.remainder_bytes, vl_vlm_params(model)->remainder_bytes);
     int kinds = config.has_audio ? KINDS : ANYTHING_SEEN + 1;
     for (int i = 0; i < 2 * kinds; i++) {
         context->activations.peak = context->scratch.peak = 0;

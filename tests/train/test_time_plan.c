@@ -3,6 +3,7 @@
 
 #include "data/packed.h"
 #include "tests/train/runs.h"
+#include "train/run_plan.h"
 
 static VlStatus make_plan(const VlConfig *config, VlModelConfig *model, VlPlanOptions *options, VlTimePlan *plan) {
     assert_ok(vl_model_config_load(model, GOLDEN "/model_vl"));
@@ -154,12 +155,78 @@ static void prints_the_time(void **state) {
                  "Time: give --tflops X, what one rank reaches (vl2 bench train on a model of this shape tells)\n");
 }
 
+// A step on a GPU: not below its FLOPs at the peak, longer with the shares that are expected, shorter on more ranks.
+static void tells_a_gpus_time(void **state) {
+    VlConfig config;
+    VlModelConfig model;
+    VlPlanOptions options;
+    VlTimePlan plain, limits, expected;
+    write_config(*state, "finetune");
+    assert_ok(load_config(&config, *state, "finetune", "", (const char *const[]){"train.steps=7", NULL}));
+    assert_ok(make_plan(&config, &model, &options, &plain));
+    assert_true(vl_roofline_seconds(&plain.sample_time) == 0 && plain.optimizer_seconds == 0);
+    assert_ok(vl_gpu_parse(&options.gpu, "h200"));
+    options.device = VL_DEVICE_CUDA;
+    options.dtype = VL_BF16;
+    options.shares = vl_gpu_limits;
+    assert_ok(vl_time_plan(&config, &model, &options, &limits));
+    options.shares = vl_gpu_expected;
+    assert_ok(vl_time_plan(&config, &model, &options, &expected));
+    double one = vl_time_plan_gpu_seconds(&limits, 16, 1), four = vl_time_plan_gpu_seconds(&limits, 16, 4);
+    assert_true(limits.step_flops == plain.step_flops);
+    assert_true(one > limits.step_flops / 989e12);
+    assert_true(vl_time_plan_gpu_seconds(&expected, 16, 1) > 1.15 * one);
+    assert_true(limits.optimizer_seconds > 0 && fabs(one - 4 * four + 3 * limits.optimizer_seconds) < 1e-9 * one);
+    // The optimizer moves 28 bytes a parameter, and 4 each for clearing the gradient and for its norm.
+    VlMemoryPlan memory;
+    options.shares = vl_gpu_limits;
+    assert_ok(vl_memory_plan(&model, &options, &memory));
+    double bytes = limits.optimizer_seconds * 4.8e12 / (double)memory.trainable_parameters;
+    if (!(bytes >= 36 && bytes < 36.5)) fail_msg("%g bytes a parameter", bytes);
+    assert_int_equal(memory.device_bytes + memory.host_bytes, memory.total_bytes);
+    vl_config_free(&config);
+}
+
+static void knows_gpus(void **state) {
+    (void)state;
+    const VlGpu *gpu;
+    assert_ok(vl_gpu_parse(&gpu, "h100"));
+    assert_true(gpu == vl_gpu_of_model("NVIDIA H100 80GB HBM3"));
+    assert_true(vl_gpu_of_model("NVIDIA H200") != gpu && vl_gpu_of_model("NVIDIA H200"));
+    assert_null(vl_gpu_of_model("NVIDIA GeForce RTX 4090"));
+    assert_int_equal(vl_gpu_parse(&gpu, "h20"), VL_USAGE);
+    assert_non_null(strstr(vl_error_text(), "'h20' is unknown; possible are: a100, h100, h200; nearest: h"));
+}
+
+// Too large a plan ends a run on a GPU before it begins, and is a warning on the CPU.
+static void memory_is_held_against_the_device(void **state) {
+    (void)state;
+    VlContext *context;
+    int64_t left, whole;
+    assert_ok(vl_context_create(&context, VL_DEVICE_CPU, 1));
+    assert_ok(vl_device_memory(context, &left, &whole));
+    VlMemoryPlan plan = {.device_bytes = left, .optimizer_bytes = left};
+    assert_ok(vl_run_check_memory(&plan, context));
+    plan.host_bytes = 1;
+    assert_ok(vl_run_check_memory(&plan, context));
+    context->device = VL_DEVICE_CUDA;
+    assert_ok(vl_run_check_memory(&plan, context));  // the host's memory is no concern of a GPU
+    plan.device_bytes++;
+    assert_int_equal(vl_run_check_memory(&plan, context), VL_OUT_OF_MEMORY);
+    assert_non_null(strstr(vl_error_text(), "lower train.micro_tokens"));
+    context->device = VL_DEVICE_CPU;
+    vl_context_free(context);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(counts_what_is_packed),
         cmocka_unit_test(flops_are_those_of_the_weights),
         cmocka_unit_test(without_shards_the_longest_counts),
         cmocka_unit_test(prints_the_time),
+        cmocka_unit_test(tells_a_gpus_time),
+        cmocka_unit_test(knows_gpus),
+        cmocka_unit_test(memory_is_held_against_the_device),
     };
     return cmocka_run_group_tests(tests, make_scratch, remove_scratch);
 }
