@@ -168,6 +168,15 @@ VlStatus vl_sync_folder(const char *path) {
     return VL_OK;
 }
 
+VlStatus vl_sync_file_system(const char *path) {
+    int descriptor = fault() ? -1 : open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (descriptor < 0) return refused("open the folder", path);
+    int result = fault() ? -1 : syncfs(descriptor), problem = errno;
+    close(descriptor);
+    errno = problem;
+    return result ? refused("sync the file system of", path) : VL_OK;
+}
+
 // ---- Reading ---------------------------------------------------------------
 
 VlStatus vl_reader_open(VlReader *reader, const char *path) {
@@ -288,33 +297,39 @@ VlStatus vl_writer_write(VlWriter *writer, const void *data, int64_t size) {
     return VL_OK;
 }
 
-static VlStatus sync_and_close(VlWriter *writer) {
+static VlStatus sync_file(const VlWriter *writer) {
     int result;
     do {
         result = fault() ? -1 : fsync(writer->descriptor);
     } while (result && errno == EINTR);
-    if (result) return refused("write", writer->path);
-    result = close(writer->descriptor);
+    return result ? refused("write", writer->path) : VL_OK;
+}
+
+// After EINTR the descriptor is closed.
+static VlStatus close_file(VlWriter *writer) {
+    int result = close(writer->descriptor);
     writer->descriptor = -1;
-    // After EINTR the descriptor is closed, and fsync has already vouched for the content.
     return result && errno != EINTR ? refused("close", writer->path) : VL_OK;
 }
 
-VlStatus vl_writer_commit(VlWriter *writer) {
+static VlStatus commit(VlWriter *writer, bool synced) {
     VlStatus status;
     char folder[VL_PATH_MAX];
     VL_TRY_GOTO(status, vl_path_folder(folder, writer->path), failed);
-    VL_TRY_GOTO(status, sync_and_close(writer), failed);
+    if (synced) VL_TRY_GOTO(status, sync_file(writer), failed);
+    VL_TRY_GOTO(status, close_file(writer), failed);
     if (fault() || rename(writer->temporary, writer->path)) {
         VL_TRY_GOTO(status, refused("rename the finished file to", writer->path), failed);
     }
     writer->temporary[0] = '\0';
-    VL_TRY(vl_sync_folder(folder));
+    if (synced) VL_TRY(vl_sync_folder(folder));
     return VL_OK;
 failed:
     vl_writer_abandon(writer);
     return status;
 }
+
+VlStatus vl_writer_commit(VlWriter *writer) { return commit(writer, true); }
 
 void vl_writer_abandon(VlWriter *writer) {
     if (!writer->temporary[0]) return;
@@ -324,11 +339,17 @@ void vl_writer_abandon(VlWriter *writer) {
     writer->temporary[0] = '\0';
 }
 
-VlStatus vl_write_file(const char *path, const void *data, int64_t size) {
+static VlStatus write_file(const char *path, const void *data, int64_t size, bool synced) {
     VlWriter writer;
     VL_TRY(vl_writer_open(&writer, path));
     VlStatus status = vl_writer_write(&writer, data, size);
-    if (!status) return vl_writer_commit(&writer);
+    if (!status) return commit(&writer, synced);
     vl_writer_abandon(&writer);
     return status;
+}
+
+VlStatus vl_write_file(const char *path, const void *data, int64_t size) { return write_file(path, data, size, true); }
+
+VlStatus vl_write_file_unsynced(const char *path, const void *data, int64_t size) {
+    return write_file(path, data, size, false);
 }

@@ -51,5 +51,9 @@ VlStatus vl_writer_write(VlWriter *writer, const void *data, int64_t size);
 VlStatus vl_writer_commit(VlWriter *writer);  // closes; on failure the temporary file is removed
 void vl_writer_abandon(VlWriter *writer);     // closes and removes; harmless after commit
 VlStatus vl_write_file(const char *path, const void *data, int64_t size);  // open, write, commit
+// The same without waiting for the disk: for many small files, which vl_sync_file_system then makes safe all at once.
+VlStatus vl_write_file_unsynced(const char *path, const void *data, int64_t size);
+// Waits until everything written to the file system of this folder is on the disk.
+VlStatus vl_sync_file_system(const char *path);
 
 #endif

@@ -149,7 +149,7 @@ static void print_tower(const VlVisionConfig *vision) {
            vision->patch_size, (vision->image_size / vision->patch_size) * (vision->image_size / vision->patch_size));
 }
 
-static void print_audio(VlModelConfig *config) {
+static void print_audio(const VlModelConfig *config) {
     const VlAudioConfig *audio = &config->audio;
     if (!config->has_audio) {
         printf("audio tower: none\n");
@@ -162,7 +162,7 @@ static void print_audio(VlModelConfig *config) {
     printf("audio tokens: %" PRId64 " for 30 s\n", vl_media_tokens(config, VL_MODAL_AUDIO, 0, VL_AUDIO_FRAMES));
 }
 
-static void print_config(VlModelConfig *config) {
+static void print_config(const VlModelConfig *config) {
     const VlDecoderConfig *decoder = &config->decoder;
     printf("language model: %" PRId64 " layers of %" PRId64 ", %" PRId64 "/%" PRId64 " heads of %" PRId64
            ", FFN %" PRId64 ", vocabulary %" PRId64 "%s%s\n",

@@ -19,7 +19,7 @@ static VlStatus show(const char *path, int64_t number, const char *model, VlSamp
     if (source.frames > 0) config.num_frames = source.frames;
     VL_TRY(vl_tokenizer_load(&tokenizer, source.folder));
     rules->tokenizer = tokenizer;
-    rules->media_tokens = vl_media_tokens;
+    rules->media_tokens = vl_media_tokens_of_user;
     rules->media_tokens_user = &config;
     VlStatus status = vl_shard_open(&shard, path);
     if (status == VL_OK) status = vl_show_sample(shard, number, rules, isatty(STDOUT_FILENO) != 0, stdout);

@@ -107,13 +107,15 @@ static int run_on_ranks(const Command *command, int argc, char **argv) {
     return exit_code(status);
 }
 
-// Threads that wait for one another by spinning slow a run down many times over as soon as anything else wants the
-// processor; threads that sleep at once wait for the kernel a thousand times a step. So they spin for as long as being
-// woken takes, some 100 us, then sleep. The OpenMP library reads its policy when it is loaded: so set it, unless the
-// user has, and begin again.
+// Threads that wait for one another by spinning slow ranks down many times over that share their processors; threads
+// that sleep at once wait for the kernel a thousand times a step, and on a virtual machine, whose idle processor is
+// given to others, far longer. So they spin for a while, then sleep: ranks for as long as being woken takes, some
+// 100 us, a process of its own for some 10 ms. The OpenMP library reads its policy when it is loaded: so set it, unless
+// the user has, and begin again.
 static void wait_briefly(char **argv) {
+    const char *spins = vl_comm_launched() ? "3000" : "300000";
     if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT")) return;
-    if (setenv("OMP_WAIT_POLICY", "passive", 1) == 0 && setenv("GOMP_SPINCOUNT", "3000", 1) == 0) {
+    if (setenv("OMP_WAIT_POLICY", "passive", 1) == 0 && setenv("GOMP_SPINCOUNT", spins, 1) == 0) {
         execv("/proc/self/exe", argv);
     }
 }

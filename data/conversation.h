@@ -26,6 +26,11 @@ typedef struct VlConversation {
     int64_t count, capacity;
 } VlConversation;
 
+// Whether there is a sound in it: alone, or with a video.
+static inline bool vl_conversation_is_heard(const VlConversation *conversation) {
+    return conversation->with_audio || conversation->modal == VL_MODAL_AUDIO;
+}
+
 // Fills an empty (zeroed) conversation, to be released with vl_conversation_free, from one of these objects:
 //   {"image"|"video"|"audio": "path", "va": bool, "conversations": [{"from": "human"|"gpt", "value": ".."}, ..]}
 //        LLaVA's sample; without a medium it is text. "va" (a video with its sound) is optional.

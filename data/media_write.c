@@ -211,7 +211,7 @@ static VlStatus save_container(Writer *writer) {
     writer->container->pb = NULL;
     VlStatus status = VL_OK;
     if (code < 0) status = vl_ffmpeg_error(code, "%s: cannot finish the file", writer->path);
-    if (status == VL_OK) status = vl_write_file(writer->path, data, size);
+    if (status == VL_OK) status = vl_write_file_unsynced(writer->path, data, size);
     av_free(data);
     return status;
 }
@@ -289,7 +289,7 @@ static VlStatus encode_png(AVCodecContext *encoder, AVFrame *frame, AVPacket *pa
     }
     if (code >= 0) code = avcodec_receive_packet(encoder, packet);
     if (code < 0) return vl_ffmpeg_error(code, "%s: cannot encode a PNG file", path);
-    return vl_write_file(path, packet->data, packet->size);
+    return vl_write_file_unsynced(path, packet->data, packet->size);
 }
 
 VlStatus vl_media_write_png(const char *path, int64_t height, int64_t width, const uint8_t *rgb) {

@@ -1,6 +1,6 @@
 // Media out, for the made world: RGB frames with optional sound as MP4 (H.264, AAC), pictures as PNG, sounds as FLAC.
 // Single-threaded encoders with fixed settings and no dates or versions in the container, so that the same input gives
-// the same file. Files appear complete or not at all.
+// the same file. Files appear complete or not at all; when all are written, vl_sync_file_system makes them safe.
 #ifndef VL_DATA_MEDIA_WRITE_H
 #define VL_DATA_MEDIA_WRITE_H
 

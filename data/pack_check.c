@@ -21,7 +21,7 @@ static VlStatus check_text(const VlShard *shard, int64_t row, const char *text, 
     VlStatus status = vl_conversation_from_json(&conversation, record, "its text record");
     bool heard = vl_shard_rows(shard, row) > 0;
     if (!status && ((int32_t)conversation.modal != vl_shard_row(shard, row)->modality ||
-                    (conversation.with_audio || conversation.modal == VL_MODAL_AUDIO) != heard)) {
+                    vl_conversation_is_heard(&conversation) != heard)) {
         status = vl_error(VL_FORMAT, "its text record and the index name different modalities");
     }
     vl_conversation_free(&conversation);

@@ -32,11 +32,8 @@ static json_t *record_to_json(const VlPackJob *job) {
         }
     }
     const char *modal = vl_modal_name(conversation->modal);
-    if (conversation->with_audio) {
-        return json_pack("{s:s,s:s,s:s,s:b,s:o}", "id", job->id, "kind", job->kind, "modal", modal, "va", true,
-                         "conversations", turns);
-    }
-    return json_pack("{s:s,s:s,s:s,s:o}", "id", job->id, "kind", job->kind, "modal", modal, "conversations", turns);
+    return json_pack("{s:s,s:s,s:s,s:o*,s:o}", "id", job->id, "kind", job->kind, "modal", modal, "va",
+                     conversation->with_audio ? json_true() : NULL, "conversations", turns);
 }
 
 // The sample must be one that the SFT rules take: what the plain stage needs besides is the loader's to check.
@@ -92,7 +89,7 @@ static VlStatus take_conversation(VlPackJob *job, const VlAnnotation *annotation
     if (annotation->problem) return vl_error(VL_FORMAT, "%s", annotation->problem);
     VL_TRY(vl_conversation_from_json(conversation, annotation->object, "the annotation"));
     if (conversation->question) return vl_error(VL_INVALID, "it has no \"conversations\" to learn from");
-    if ((conversation->with_audio || conversation->modal == VL_MODAL_AUDIO) && !job->context->fbank) {
+    if (vl_conversation_is_heard(conversation) && !job->context->fbank) {
         return vl_error(VL_INVALID,
                         "the model has no audio tower; take one whose config.json names an mm_audio_tower, or leave "
                         "samples with sound out");

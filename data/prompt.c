@@ -263,8 +263,7 @@ VlStatus vl_prompt_make(const VlTokenizer *tokenizer, const VlPromptRules *rules
                         question ? "\"instruct\" or \"messages\", not \"conversations\""
                                  : "\"conversations\", not \"instruct\" or \"messages\"");
     }
-    bool sound = conversation->modal == VL_MODAL_AUDIO || conversation->with_audio;
-    if (sound && rules->protocol != VL_PROTOCOL_AV) {
+    if (vl_conversation_is_heard(conversation) && rules->protocol != VL_PROTOCOL_AV) {
         return vl_error(VL_INVALID, "protocol %s knows no sound; take vl2-av", vl_protocol_name(rules->protocol));
     }
     if (conversation->count == 0) return vl_error(VL_INVALID, "the conversation has no turns");

@@ -14,8 +14,7 @@ static VlStatus take_text(const json_t *record, const VlShardRow *row, VlSample 
     VL_TRY(vl_duplicate_string(&sample->id, id));
     VL_TRY(vl_duplicate_string(&sample->kind, kind));
     VL_TRY(vl_conversation_from_json(conversation, record, name));
-    bool heard = conversation->modal == VL_MODAL_AUDIO || conversation->with_audio;
-    if ((int32_t)conversation->modal != row->modality || heard != (sample->rows > 0)) {
+    if ((int32_t)conversation->modal != row->modality || vl_conversation_is_heard(conversation) != (sample->rows > 0)) {
         return vl_error(VL_FORMAT, "its text record and the shard's index name different modalities: pack it again");
     }
     sample->modal = conversation->modal;

@@ -256,7 +256,8 @@ static VlStatus make_all(World *world) {
         VL_TRY(add_heldout_sound(world, i));
     for (int64_t i = 0; i < options->heldout / (2 * VL_WORLD_TWINS); i++)
         VL_TRY(add_meeting(world, VL_WORLD_HELDOUT, i));
-    return wait_for_media(world);
+    VL_TRY(wait_for_media(world));
+    return vl_sync_file_system(world->folder);  // before the lists that name them
 }
 
 static VlStatus save_all(World *world) {

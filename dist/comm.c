@@ -90,6 +90,8 @@ static void *communicate(void *argument) {
     return NULL;
 }
 
+bool vl_comm_launched(void) { return vl_transport_launched(); }
+
 VlStatus vl_comm_open(VlComm **out, double timeout_seconds) {
     VlComm *comm;
     VL_TRY(VL_NEW(&comm, 1));

@@ -14,6 +14,9 @@
 
 typedef struct VlComm VlComm;
 
+// Whether a launcher started this process as one of several ranks, or MPI was asked for.
+bool vl_comm_launched(void);
+
 // Joins the ranks that the launcher started (Open MPI's, MPICH's and Slurm's environment is recognised), or stays
 // alone. Collective. timeout_seconds: the longest time that one collective may take; 0: 600. Errors: VL_COMMUNICATION,
 // VL_UNSUPPORTED.

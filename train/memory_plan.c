@@ -143,10 +143,6 @@ VlStatus vl_plan_sample_flops(const VlModelConfig *config, const VlPlanOptions *
     return VL_OK;
 }
 
-int64_t vl_plan_media_tokens(const VlModelConfig *config, VlSampleShape shape) {
-    return vl_media_tokens((void *)(uintptr_t)config, shape.modal, shape.frames, shape.rows);
-}
-
 static int64_t at_least(int64_t value, int64_t least) { return value > least ? value : least; }
 
 enum { LEAST_TEXT = 2 };  // tokens of text beside a medium
@@ -156,7 +152,8 @@ enum { LEAST_TEXT = 2 };  // tokens of text beside a medium
 static VlStatus plan_media(const VlModelConfig *config, const VlPlanOptions *options, VlSampleShape shape,
                            const VlSampleShape *other, VlMemoryPlan *plan) {
     int64_t budget = at_least(options->micro_tokens, options->max_tokens);
-    int64_t media = vl_plan_media_tokens(config, shape), count = at_least(budget / (media + LEAST_TEXT), 1);
+    int64_t media = vl_media_tokens(config, shape.modal, shape.frames, shape.rows);
+    int64_t count = at_least(budget / (media + LEAST_TEXT), 1);
     shape.tokens = at_least(budget / count - media + 1, LEAST_TEXT);
     VlMemoryPlan before = *plan;
     VlBatch batch = {0};

@@ -52,8 +52,6 @@ typedef struct VlSampleShape {
     int64_t tokens;
     int64_t frames, rows;  // of its medium: stored frames (of a picture 1), and rows of its sound's filter bank
 } VlSampleShape;
-// Tokens in the place of its medium; 0 for text.
-int64_t vl_plan_media_tokens(const VlModelConfig *config, VlSampleShape shape);
 // The plan of a micro-batch of `count` such samples.
 VlStatus vl_plan_samples(const VlModelConfig *config, const VlPlanOptions *options, VlSampleShape shape, int64_t count,
                          VlMemoryPlan *plan);

@@ -3,18 +3,21 @@
 #include "base/memory.h"
 #include "model/beats.h"
 
-int64_t vl_media_tokens(void *user, VlModal modal, int64_t frames, int64_t rows) {
-    const VlModelConfig *config = user;
+int64_t vl_media_tokens(const VlModelConfig *config, VlModal modal, int64_t frames, int64_t rows) {
     int64_t shown = modal == VL_MODAL_IMAGE ? config->num_frames : frames, tokens = 0;
     if (config->has_vision && frames > 0) tokens += vl_model_visual_tokens(config, shown);
     if (config->has_audio && rows > 0) tokens += vl_beats_tokens(&config->audio, rows);
     return tokens;
 }
 
+int64_t vl_media_tokens_of_user(void *user, VlModal modal, int64_t frames, int64_t rows) {
+    return vl_media_tokens(user, modal, frames, rows);
+}
+
 int64_t vl_sample_expanded_tokens(const VlModelConfig *config, const VlSample *sample) {
     if (sample->bad) return 0;
     if (sample->frames == 0 && sample->rows == 0) return sample->tokens;
-    return sample->tokens - 1 + vl_media_tokens((void *)(uintptr_t)config, sample->modal, sample->frames, sample->rows);
+    return sample->tokens - 1 + vl_media_tokens(config, sample->modal, sample->frames, sample->rows);
 }
 
 int64_t vl_micro_batch_end(const VlModelConfig *config, const VlSample *samples, int64_t count, int64_t begin,

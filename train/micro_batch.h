@@ -7,8 +7,10 @@
 #include "model/batch_build.h"
 
 // Tokens in the place of a modality id: a picture is shown num_frames times, a video's sound stands behind its frames.
-// What the model has no tower for gives none. As a VlMediaTokens, `user` is the VlModelConfig.
-int64_t vl_media_tokens(void *user, VlModal modal, int64_t frames, int64_t rows);
+// What the model has no tower for gives none.
+int64_t vl_media_tokens(const VlModelConfig *config, VlModal modal, int64_t frames, int64_t rows);
+// The same as a VlMediaTokens; `user` is the VlModelConfig.
+int64_t vl_media_tokens_of_user(void *user, VlModal modal, int64_t frames, int64_t rows);
 
 // Tokens of a sample after its medium is spliced in. 0 for a bad sample.
 int64_t vl_sample_expanded_tokens(const VlModelConfig *config, const VlSample *sample);

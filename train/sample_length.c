@@ -9,7 +9,7 @@
 int64_t vl_sample_longest(const VlConfig *config, const VlModelConfig *model) {
     int64_t rows = vl_audio_rows(config->data.sound_seconds), frames = model->num_frames;
     if (strcmp(config->data.truncate, "text") != 0) return config->data.max_tokens;
-    return config->data.max_tokens + vl_media_tokens((void *)(uintptr_t)model, VL_MODAL_VIDEO, frames, rows);
+    return config->data.max_tokens + vl_media_tokens(model, VL_MODAL_VIDEO, frames, rows);
 }
 
 VlStatus vl_sample_check_longest(const VlConfig *config, const VlModelConfig *model) {

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "data/packed.h"
+#include "train/micro_batch.h"
 
 typedef struct Kind {
     double samples;               // of a pass, weighted
@@ -71,7 +72,7 @@ static VlStatus add_kind(const VlModelConfig *model, const VlPlanOptions *option
     VlSampleShape shape = {.modal = which == VIDEO_WITH_SOUND ? VL_MODAL_VIDEO : (VlModal)which,
                            .frames = llround(kind->frames / kind->samples),
                            .rows = llround(kind->rows / kind->samples)};
-    int64_t media = vl_plan_media_tokens(model, shape), beside = media > 0 ? media - 1 : 0;
+    int64_t media = vl_media_tokens(model, shape.modal, shape.frames, shape.rows), beside = media > 0 ? media - 1 : 0;
     VlPartFlops flops;
     shape.tokens = least(llround(kind->tokens / kind->samples), options->max_tokens - beside);
     if (shape.tokens < 2) shape.tokens = 2;

@@ -34,7 +34,7 @@ static VlStatus loader_options(VlTrainer *trainer, VlLoaderOptions *options) {
                                  .max_tokens = config->data.max_tokens,
                                  .truncate_expanded = strcmp(config->data.truncate, "expanded") == 0,
                                  .num_frames = trainer->model_config.num_frames,
-                                 .media_tokens = vl_media_tokens,
+                                 .media_tokens = vl_media_tokens_of_user,
                                  .media_tokens_user = &trainer->model_config,
                                  .height = trainer->preprocess.height,
                                  .width = trainer->preprocess.width,

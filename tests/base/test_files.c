@@ -61,6 +61,8 @@ static void folders_come_and_go(void **state) {
     assert_error(vl_list_folder(scratch(state, "tree/file"), &names, &count), VL_IO, "Not a directory");
     assert_ok(vl_sync_folder(scratch(state, "tree")));
     assert_error(vl_sync_folder(scratch(state, "tree/file")), VL_IO, "Not a directory");
+    assert_ok(vl_sync_file_system(scratch(state, "tree")));
+    assert_error(vl_sync_file_system(scratch(state, "tree/file")), VL_IO, "Not a directory");
     assert_ok(vl_remove_tree(scratch(state, "tree")));
     assert_false(vl_path_exists(scratch(state, "tree")));
     assert_true(vl_path_exists(scratch(state, "outside")));  // links are removed, not followed

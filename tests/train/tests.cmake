@@ -16,7 +16,7 @@ foreach(program train_test_convert train_test_ranks train_test_stops)
 endforeach()
 add_test(NAME train.curve.guarded COMMAND train_test_curve golden_curves
   WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
-set_tests_properties(train.curve.guarded PROPERTIES LABELS fast TIMEOUT 600)
+set_tests_properties(train.curve.guarded PROPERTIES LABELS fast TIMEOUT 1500)
 foreach(test bad_input checkpoint convert curve curve.guarded heldout memory_plan stops)
   set_tests_properties(train.${test} PROPERTIES ENVIRONMENT OMP_WAIT_POLICY=passive)
 endforeach()
@@ -44,4 +44,4 @@ add_test(NAME train.export_transformers COMMAND sh -c
   "python=\${VL_PYTHON:-python3}; command -v \"$python\" >/dev/null || exit 77; exec \"$python\" \"$@\"" sh
   ${CMAKE_CURRENT_SOURCE_DIR}/train/export_transformers.py $<TARGET_FILE:vl2> ${CMAKE_SOURCE_DIR}
   WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
-set_tests_properties(train.export_transformers PROPERTIES LABELS fast TIMEOUT 600 SKIP_RETURN_CODE 77)
+set_tests_properties(train.export_transformers PROPERTIES LABELS fast TIMEOUT 1500 SKIP_RETURN_CODE 77)
