@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/log.h"
 #include "base/memory.h"
 #include "dist/device_comm.h"
 
@@ -52,6 +53,9 @@ VlStatus vl_buckets_create(VlBuckets **out, VlContext *context, VlComm *comm, Vl
     if (status == VL_OK) status = check_same_device(context, comm);
     if (status == VL_OK && vl_comm_size(comm) > 1 && context->device == VL_DEVICE_CUDA) {
         status = vl_device_comm_open(&buckets->device_comm, context, comm);
+    }
+    if (buckets->device_comm) {
+        vl_log(VL_LOG_INFO, "gradients are summed by %s", vl_device_comm_describe(buckets->device_comm));
     }
     if (status != VL_OK) {
         vl_buckets_free(buckets);

@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/log.h"
 #include "base/memory.h"
 #include "base/pool.h"
 #include "ops/backend.h"
@@ -28,8 +27,6 @@ VlStatus vl_device_choose(VlDevice *device, const char *word) {
     *device = choice == CUDA ? VL_DEVICE_CUDA : VL_DEVICE_CPU;
     if (choice != AUTO || !vl_backend_cuda.present) return VL_OK;
     if (vl_backend_cuda.present()) *device = VL_DEVICE_CUDA;
-    vl_log(VL_LOG_INFO, "device auto: %s",
-           *device == VL_DEVICE_CUDA ? "cuda" : "cpu, as this machine has no CUDA device");
     return VL_OK;
 }
 

@@ -11,9 +11,9 @@ using ForwardTile = TensorTile<WIDTH, 2, 4, 64, (WIDTH <= 64)>;
 // Where things are in the block's shared memory.
 template <class Tile, bool BIASED>
 struct ForwardShared {
-    static constexpr int SLICE = BIASED ? Tile::ROWS + Tile::COLUMNS : 0;
+    static constexpr int SLICE = BIASED ? Tile::ROWS + Tile::COLUMNS : 0, SUMS = Tile::MY_ROWS * Tile::THREADS;
     typename Tile::Shared *q, *k, *v;
-    float *work, *slices;  // slices of the bias: of this tile of keys and of the next
+    float *work, *sums, *slices;  // slices of the bias: of this tile of keys and of the next
 
     __device__ ForwardShared(char *memory, int head_size) {
         int stride = Tile::stride(head_size);
@@ -21,19 +21,23 @@ struct ForwardShared {
         k = q + Tile::ROWS * stride;
         v = k + Tile::COLUMNS * stride;
         work = (float *)(v + Tile::COLUMNS * stride);
-        slices = work + Tile::work_floats();
+        sums = work + Tile::work_floats();
+        slices = sums + SUMS;
     }
     static int64_t bytes(int head_size) {
         int64_t tiles = (Tile::ROWS + 2 * Tile::COLUMNS) * Tile::stride(head_size);
-        int64_t floats = Tile::work_floats() + 2 * SLICE;
+        int64_t floats = Tile::work_floats() + SUMS + 2 * SLICE;
         return PIECE_BYTES + tiles * (int64_t)sizeof(typename Tile::Shared) + floats * (int64_t)sizeof(float);
     }
 };
 
-// Per row of a thread: the running maximum in units of log2, and the thread's part of the sum of exp2(score - maximum).
+// Per row of a thread: the running maximum in units of log2, and the thread's part of the sum of exp2(score - maximum),
+// which lies in shared memory, as registers are scarce.
 template <class Tile>
 struct RunningSoftmax {
-    float most[Tile::MY_ROWS], total[Tile::MY_ROWS];
+    float most[Tile::MY_ROWS], *sums;
+
+    __device__ __forceinline__ float &total(int row) const { return sums[row * Tile::THREADS + (int)threadIdx.x]; }
 };
 
 // Scores become exp2(score * factor - maximum); sums and outputs are brought to the new maximum. A row that has seen no
@@ -55,7 +59,7 @@ static __device__ __forceinline__ void soften(typename Tile::Scores &scores, typ
             scores.at(r, c) = power;
             sum += power;
         }
-        running.total[r] = fmaf(running.total[r], correction, sum);
+        running.total(r) = fmaf(running.total(r), correction, sum);
         out.scale_row(r, correction);
     }
 }
@@ -66,7 +70,7 @@ static __device__ __forceinline__ void finish(typename Tile::Output &out, const 
                                               const Attention<T> &a, const Piece &piece, int head) {
 #pragma unroll
     for (int r = 0; r < Tile::MY_ROWS; r++) {
-        float total = Tile::row_sum(running.total[r]), factor = total > 0 ? ptx_reciprocal(total) : 0.0f;
+        float total = Tile::row_sum(running.total(r)), factor = total > 0 ? ptx_reciprocal(total) : 0.0f;
         out.scale_row(r, factor);
         int query = piece.start + Tile::row(r);
         if (!a.lse || !Tile::leads_row() || query >= piece.queries) continue;
@@ -88,13 +92,13 @@ static __global__ void __launch_bounds__(Tile::THREADS) forward_kernel(Attention
     if constexpr (BIASED) copy_slice<Tile>(shared.slices, a, head, piece.start, 0);
     ptx_copy_commit();
     typename Tile::Output out;
-    RunningSoftmax<Tile> running;
+    RunningSoftmax<Tile> running = {{}, shared.sums};
     float gates[Tile::MY_ROWS];
     out.clear();
 #pragma unroll
     for (int r = 0; r < Tile::MY_ROWS; r++) {
         int query = piece.start + Tile::row(r);
-        running.most[r] = -INFINITY, running.total[r] = 0;
+        running.most[r] = -INFINITY, running.total(r) = 0;
         if constexpr (BIASED) {
             gates[r] = query < piece.queries ? a.gate[(piece.first_query + query) * a.heads + head] : 0.0f;
         }

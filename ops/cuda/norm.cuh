@@ -116,7 +116,7 @@ static inline dim3 blocks_for_rows(int64_t groups, int lanes) {
 
 // Rows that are taken one each, without sums over them: as many groups as there are rows, within reason.
 static inline int64_t groups_for_rows(int64_t rows) {
-    enum { MOST = 1 << 24 };
+    constexpr int64_t MOST = 1 << 24;
     return rows < MOST ? rows : MOST;
 }
 

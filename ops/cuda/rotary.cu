@@ -17,7 +17,7 @@ static __global__ void table_kernel(float *table, const int64_t *positions, doub
 }
 
 VlStatus vl_cuda_rotary_table(VlContext *context, VlTensor table, VlTensor positions, double theta) {
-    enum { MOST_ROWS = 65535 };
+    constexpr int64_t MOST_ROWS = 65535;
     int64_t rows = table.dim[0], half = table.dim[1] / 2, down = (rows + TABLE_ROWS - 1) / TABLE_ROWS;
     dim3 grid((unsigned)((half + TABLE_THREADS - 1) / TABLE_THREADS), (unsigned)(down < MOST_ROWS ? down : MOST_ROWS));
     return launch(context, table_kernel, grid, dim3(TABLE_THREADS), 0, data_of<float>(table),

@@ -1,7 +1,7 @@
 // The collectives over GPUs on 1 to 4 ranks, on stand-ins for CUDA and NCCL: on GPUs of their own through NCCL, on a
 // shared one through host memory; operations that run when they are queued, and as late as can be; and what happens
 // when a rank fails.
-#include "tests/process.h"
+#include "tests/stand_ins.h"
 
 #ifndef VL_NCCL_FOLDER
 
@@ -14,27 +14,9 @@ int main(void) {
 
 static Process process;
 
-static void set_up(const char *gpus, const char *streams, const char *library) {
-    setenv("VL_TEST_DEVICE", "cuda", 1);
-    setenv("VL_TEST_GPUS", gpus, 1);
-    setenv("VL_TEST_STREAMS", streams, 1);
-    static const char *own;  // what the libraries of the machine need
-    static char path[4096];
-    if (!own) own = getenv("LD_LIBRARY_PATH") ? strdup(getenv("LD_LIBRARY_PATH")) : "";
-    snprintf(path, sizeof path, "%s:%s", library, own);
-    setenv("LD_LIBRARY_PATH", path, 1);
-    unsetenv("VL_TEST_NCCL_FAIL");
-}
-
 static int start(const char *program, const char *mode, const char *ranks, const char *way, const char *text) {
     return process_call(&process, 300, "mpirun", "-n", ranks, "--oversubscribe", "--mca", "mpi_yield_when_idle", "1",
                         program, mode, ranks, way, text);
-}
-
-static int occurrences(const char *text, const char *word) {
-    int count = 0;
-    for (; (text = strstr(text, word)); text++) count++;
-    return count;
 }
 
 static void expect_done(int code, const char *ranks) {
@@ -48,7 +30,7 @@ static void on_gpus_of_their_own(void **state) {
     (void)state;
     for (int i = 0; i < 3; i++) {
         for (int s = 0; s < 2; s++) {
-            set_up("4", streams[s], VL_NCCL_FOLDER);
+            use_stand_ins("4", streams[s], VL_NCCL_FOLDER);
             expect_done(start(VL_DEVICE_RANKS_PROGRAM, "all", counts[i], i ? "NCCL 2." : "host memory", ""), counts[i]);
         }
     }
@@ -58,7 +40,7 @@ static void on_a_shared_gpu(void **state) {
     (void)state;
     for (int i = 1; i < 3; i++) {
         for (int s = 0; s < 2; s++) {
-            set_up("1", streams[s], VL_NCCL_FOLDER);
+            use_stand_ins("1", streams[s], VL_NCCL_FOLDER);
             const char *way = "host memory and MPI, as ranks share a GPU";
             expect_done(start(VL_DEVICE_RANKS_PROGRAM, "all", counts[i], way, ""), counts[i]);
         }
@@ -68,7 +50,7 @@ static void on_a_shared_gpu(void **state) {
 // Two on each of two GPUs, and more than fits into the staging memory at a time.
 static void in_several_pieces(void **state) {
     (void)state;
-    set_up("2", "lazy", VL_NCCL_FOLDER);
+    use_stand_ins("2", "lazy", VL_NCCL_FOLDER);
     expect_done(start(VL_DEVICE_RANKS_PROGRAM, "large", "3", "host memory and MPI, as ranks share", ""), "3");
 }
 
@@ -81,7 +63,7 @@ static void without_the_library(void **state) {
     FILE *file = fopen(path, "w");
     assert_non_null(file);
     fclose(file);
-    set_up("2", "eager", folder);
+    use_stand_ins("2", "eager", folder);
     int code = start(VL_DEVICE_RANKS_PROGRAM, "all", "2", "host memory and MPI, as a rank lacks NCCL", "");
     remove(path);
     rmdir(folder);
@@ -93,7 +75,7 @@ static void without_the_library(void **state) {
 static void sums_of_gradients(void **state) {
     (void)state;
     for (int i = 0; i < 4; i++) {
-        set_up(i < 2 ? "4" : "1", streams[i % 2], VL_NCCL_FOLDER);
+        use_stand_ins(i < 2 ? "4" : "1", streams[i % 2], VL_NCCL_FOLDER);
         expect_done(start(VL_RANKS_PROGRAM, "all", "3", "", ""), "3");
     }
 }
@@ -113,7 +95,7 @@ static void faults_end_all_ranks(void **state) {
         {"1", "receive", "rows"},
     };
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
-        set_up(faults[i].gpus, streams[i % 2], VL_NCCL_FOLDER);
+        use_stand_ins(faults[i].gpus, streams[i % 2], VL_NCCL_FOLDER);
         int silent = strcmp(faults[i].mode, "silent") == 0;
         const char *way = faults[i].gpus[0] == '4' ? "NCCL" : "host memory";
         int code = start(VL_DEVICE_RANKS_PROGRAM, faults[i].mode, "3", way, faults[i].text);
@@ -126,7 +108,7 @@ static void faults_end_all_ranks(void **state) {
 static void a_killed_rank_ends_all_ranks(void **state) {
     (void)state;
     for (int i = 0; i < 2; i++) {
-        set_up(i ? "1" : "4", "eager", VL_NCCL_FOLDER);
+        use_stand_ins(i ? "1" : "4", "eager", VL_NCCL_FOLDER);
         int code = start(VL_DEVICE_RANKS_PROGRAM, "die", "3", i ? "host memory" : "NCCL", "waited 3 s");
         assert_true(code != 0 && code != -1);
         assert_true(process.seconds < 60);
@@ -136,7 +118,7 @@ static void a_killed_rank_ends_all_ranks(void **state) {
 
 static void an_error_of_one_rank_ends_all(void **state) {
     (void)state;
-    set_up("4", "eager", VL_NCCL_FOLDER);
+    use_stand_ins("4", "eager", VL_NCCL_FOLDER);
     setenv("VL_TEST_NCCL_FAIL", "1:1", 1);
     int code = start(VL_DEVICE_RANKS_PROGRAM, "error", "3", "NCCL", "NCCL, all-reduce of 300: ");
     if (code != 7) fail_msg("exit code %d: %s%s", code, process.out, process.err);

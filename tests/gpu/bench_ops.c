@@ -435,8 +435,8 @@ static VlStatus time_case(const Case *of, Bench *bench, double *best) {
 
 static VlStatus bench_case(const Case *of, VlDevice device, int64_t tokens, const float *pattern) {
     Bench bench = {.pattern = pattern};
-    int64_t bytes[2];
-    double flops, moved, seconds = 0;
+    int64_t bytes[2] = {0, 0};
+    double flops = 0, moved = 0, seconds = 0;
     VL_TRY(vl_context_create(&bench.context, device, 0));
     VlStatus status;
     VL_TRY_GOTO(status, plan_case(of, tokens, device, bench.context->threads, bytes, &flops, &moved), done);

@@ -11,7 +11,7 @@ if(TARGET vl_ops_cuda_host AND TARGET vl_cli)
   add_test(NAME model.cuda.parity COMMAND model_cuda_parity WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
   set_tests_properties(model.cuda.parity PROPERTIES LABELS fast TIMEOUT 600
     ENVIRONMENT "VL_TEST_DEVICE=cuda;OMP_WAIT_POLICY=passive")
-  # Whole runs against the reference's curves.
+  # Whole runs against the reference's curves, of the stages without sound: BEATs over half a minute takes hours here.
   add_executable(train_cuda_curve ${CMAKE_CURRENT_SOURCE_DIR}/train/test_curve.c)
   target_link_libraries(train_cuda_curve PRIVATE vl_ops_cuda_host ${libraries} PkgConfig::VL_CMOCKA)
   set_target_properties(train_cuda_curve PROPERTIES LINKER_LANGUAGE CXX)

@@ -2,7 +2,8 @@
 // cut in another way, and runs that go on with another number of ranks. A failed check ends all ranks.
 //
 // train_rank FOLDER MODE: the ranks share FOLDER. MODE "leave" keeps a run there for another number of ranks to
-// continue, which "go_on" does; "hear" and "hear_again" are the golden curves of the stages with sound.
+// continue, which "go_on" does; "hear" and "hear_again" are the golden curves of the stages with sound; "on_gpus" is
+// the beginning of a curve on GPUs, "curve_on_gpus" all of it.
 #include "tests/train/golden_curve.h"
 
 static VlComm *ranks, *alone;  // all of them; this one as a run of its own
@@ -164,6 +165,29 @@ static void go_on(void **state) {
     continue_what_others_left();
 }
 
+// The steps that a curve begins with, on GPUs and, over MPI, without them.
+static void on_gpus(void **state) {
+    char run[VL_PATH_MAX], host[VL_PATH_MAX];
+    (void)state;
+    shared_path(run, "gpus");
+    shared_path(host, "host");
+    vl_log_configure(VL_LOG_INFO, leader ? 0 : 1);
+    assert_ok(train(ranks, folder, "finetune", run, "train.steps=4"));
+    assert_ok(train(ranks, folder, "finetune", host, "train.steps=4", "device=cpu"));
+    wait_for_all();
+    expect_near("on GPUs and without", run, host, 0, 1e-6);
+}
+
+static void curve_on_gpus(void **state) {
+    char run[VL_PATH_MAX];
+    (void)state;
+    shared_path(run, "finetune");
+    run_on_ranks("finetune", run, "train.seed=42");
+    if (!leader) return;
+    check_curve(run, "finetune");
+    check_weights(run, "finetune");
+}
+
 int main(int argc, char **argv) {
     if (argc < 3 || vl_comm_open(&ranks, 120) != VL_OK) return 2;
     folder = argv[1];
@@ -175,7 +199,8 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < sizeof launcher / sizeof *launcher; i++) unsetenv(launcher[i]);
     if (vl_comm_open(&alone, 0) != VL_OK || vl_comm_size(alone) != 1) return 2;
     const struct CMUnitTest modes[] = {cmocka_unit_test(all), cmocka_unit_test(leave), cmocka_unit_test(go_on),
-                                       cmocka_unit_test(hear), cmocka_unit_test(hear_again)};
+                                       cmocka_unit_test(hear), cmocka_unit_test(hear_again), cmocka_unit_test(on_gpus),
+                                       cmocka_unit_test(curve_on_gpus)};
     cmocka_set_test_filter(argv[2]);
     int failed = cmocka_run_group_tests(modes, NULL, NULL);
     if (failed) vl_comm_abort(ranks, 1);

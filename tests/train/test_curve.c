@@ -98,13 +98,22 @@ static void tokens_equal_the_references(void **state) {
 
 // ---- Curves
 
+static void golden_curve(void **state, const char *stage) {
+    const char *run = scratch(state, stage);
+    assert_ok(train(comm, *state, stage, run));
+    check_curve(run, stage);
+    check_weights(run, stage);
+}
+
 static void golden_curves(void **state) {
-    for (int i = 0; i < STAGES; i++) {
-        const char *run = scratch(state, stages[i]);
-        assert_ok(train(comm, *state, stages[i], run));
-        check_curve(run, stages[i]);
-        check_weights(run, stages[i]);
-    }
+    golden_curve(state, "pretrain");
+    golden_curve(state, "finetune");
+}
+
+static void golden_curves_with_sound(void **state) {
+    golden_curve(state, "audio_pretrain");
+    golden_curve(state, "audio_finetune");
+    golden_curve(state, "joint");
 }
 
 // Micro-batches of one sample each, and of a few: the same sums in another order.
@@ -166,6 +175,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tokens_equal_the_references),
         cmocka_unit_test(golden_curves),
+        cmocka_unit_test(golden_curves_with_sound),
         cmocka_unit_test(many_micro_batches),
         cmocka_unit_test(resumed_runs_give_the_same_bits),
     };

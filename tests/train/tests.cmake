@@ -14,7 +14,7 @@ foreach(program train_test_convert train_test_ranks train_test_stops)
   target_compile_definitions(${program} PRIVATE VL2_PROGRAM="$<TARGET_FILE:vl2>")
   add_dependencies(${program} vl2 train_rank)
 endforeach()
-add_test(NAME train.curve.guarded COMMAND train_test_curve golden_curves
+add_test(NAME train.curve.guarded COMMAND train_test_curve golden_curves*
   WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
 set_tests_properties(train.curve.guarded PROPERTIES LABELS fast TIMEOUT 1500)
 foreach(test bad_input checkpoint convert curve curve.guarded heldout memory_plan stops)
@@ -22,6 +22,19 @@ foreach(test bad_input checkpoint convert curve curve.guarded heldout memory_pla
 endforeach()
 set_property(TEST train.curve.guarded APPEND PROPERTY ENVIRONMENT VL2_GUARD=1)
 set_tests_properties(train.ranks train.mixes PROPERTIES ENVIRONMENT "${VL_MPI_ENVIRONMENT}")
+# The same program on stand-ins for CUDA and NCCL (tests/dist/tests.cmake).
+if(TARGET vl_dist_cuda_host)
+  add_executable(train_cuda_rank train/ranks.c)
+  target_link_libraries(train_cuda_rank PRIVATE vl_dist_cuda_host vl_ops_cuda_host ${libraries} PkgConfig::VL_CMOCKA)
+  set_target_properties(train_cuda_rank PROPERTIES ENABLE_EXPORTS ON LINKER_LANGUAGE CXX)
+  target_compile_definitions(train_cuda_rank PRIVATE VL_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  target_compile_definitions(train_test_gpus PRIVATE VL_RANK_PROGRAM="$<TARGET_FILE:train_cuda_rank>"
+    VL_NCCL_FOLDER="$<TARGET_FILE_DIR:vl_nccl_host>")
+  add_dependencies(train_test_gpus train_cuda_rank vl_nccl_host)
+  add_test(NAME train.gpus.curves COMMAND train_test_gpus whole_curves WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
+  set_tests_properties(train.gpus.curves PROPERTIES LABELS slow TIMEOUT 7200 SKIP_RETURN_CODE 77)
+  set_tests_properties(train.gpus train.gpus.curves PROPERTIES ENVIRONMENT "${VL_MPI_ENVIRONMENT}")
+endif()
 foreach(config overfit overfit-sounds)
   add_test(NAME train.${config}
     COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/train/overfit.sh $<TARGET_FILE:vl2> ${CMAKE_SOURCE_DIR} configs/examples/${config}.yaml
