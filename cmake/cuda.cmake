@@ -9,6 +9,13 @@ find_program(VL_NVCC nvcc HINTS ENV CUDA_HOME PATHS /usr/local/cuda PATH_SUFFIXE
 if(VL_CUDA STREQUAL "OFF" OR VL_FUZZ OR (VL_CUDA STREQUAL "AUTO" AND VL_SANITIZE))
   return()
 endif()
+# Minutes of compiling for a GPU that is not here are left to those who ask for them.
+if(VL_CUDA STREQUAL "AUTO" AND NOT EXISTS /dev/nvidiactl AND NOT EXISTS /dev/dxg)
+  if(VL_NVCC)
+    message(STATUS "videollama2: nvcc is here, but no GPU: -DVL_CUDA=ON builds the CUDA backend all the same")
+  endif()
+  return()
+endif()
 if(VL_NVCC)
   get_filename_component(cuda_folder "${VL_NVCC}" REALPATH)
   get_filename_component(cuda_folder "${cuda_folder}/../.." ABSOLUTE)

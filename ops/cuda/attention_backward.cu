@@ -8,9 +8,9 @@
 #include "ops/scratch.h"
 
 // Tiles of keys. dk and dv of a warp's rows are in registers, and two tiles of scores. Small heads leave a warp room
-// for 32 rows, so that a fragment of queries serves two products; others for 16, and for keys and values beside.
-template <int WIDTH>
-using KeyTile = TensorTile<WIDTH, (WIDTH <= 64 ? 2 : 1), (WIDTH <= 64 ? 4 : 8), 32, (WIDTH > 64)>;
+// for 32 rows, so that a fragment of queries serves two products; others, or with a bias, for 16, and for keys beside.
+template <int WIDTH, bool BIASED = false, bool WIDE = (WIDTH <= 64 && !BIASED)>
+using KeyTile = TensorTile<WIDTH, (WIDE ? 2 : 1), (WIDE ? 4 : 8), 32, !WIDE>;
 // Tiles of queries: dq, and two tiles of scores. Small heads leave room for queries and do, if there is no bias.
 template <int WIDTH, bool BIASED = false>
 using QueryTile = TensorTile<WIDTH, 2, 4, 32, (WIDTH <= 64 && !BIASED)>;
@@ -184,7 +184,8 @@ static __global__ void __launch_bounds__(Tile::THREADS) keys_kernel(Attention<ty
     dv.clear();
     ptx_copy_wait<0>();
     __syncthreads();
-    typename Tile::Left k, v;
+    typename Tile::Left k;
+    typename Tile::SharedLeft v;
     k.read(shared.k);
     v.read(shared.v);
 
@@ -287,7 +288,7 @@ struct GateGradient {
 };
 
 template <class Tile, bool BIASED>
-static __global__ void __launch_bounds__(Tile::THREADS) queries_kernel(Attention<typename Tile::Element> a) {
+static __global__ void __launch_bounds__(Tile::THREADS, 1) queries_kernel(Attention<typename Tile::Element> a) {
     VL_DYNAMIC_SHARED(char, memory);
     QueryShared<Tile, BIASED> shared(memory, a.head_size);
     if (!find_block<Tile>((Piece *)memory, a, false)) return;
@@ -376,7 +377,7 @@ static VlStatus run_attention(VlContext *context, const AttentionTensors &t, con
 
 static VlStatus run_biased(VlContext *context, const AttentionTensors &t, const RowStatistics *statistics) {
     if (t.q.dtype == VL_F32) return run_plain<float, true>(context, t, statistics);
-    if (fits_tensor_cores(t, 64)) return run<KeyTile<64>, QueryTile<64, true>, true>(context, t, statistics);
+    if (fits_tensor_cores(t, 64)) return run<KeyTile<64, true>, QueryTile<64, true>, true>(context, t, statistics);
     return run_plain<Bf16, true>(context, t, statistics);
 }
 

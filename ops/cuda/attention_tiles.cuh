@@ -49,7 +49,7 @@ struct HeadRows {
 
 // ---- Tensor cores ----------------------------------------------------------
 
-// A warp owns ROW_TILES times 16 rows. KEPT: it holds its rows of a left operand in registers.
+// A warp owns ROW_TILES times 16 rows. KEPT: it holds its rows of one left operand in registers.
 // Head sizes are multiples of 8 up to WIDTH, a multiple of 16.
 template <int WIDTH_, int ROW_TILES_, int WARPS_, int COLUMNS_, bool KEPT_>
 struct TensorTile {
@@ -99,10 +99,11 @@ struct TensorTile {
         }
     }
 
-    // The warp's rows of a tile, as left operand.
-    struct Left {
+    // The warp's rows of a tile, as left operand: in registers, or in shared memory.
+    template <bool IN_REGISTERS>
+    struct LeftOperand {
         const Shared *tile;
-        uint32_t kept[KEPT ? STEPS : 1][ROW_TILES][4];
+        uint32_t kept[IN_REGISTERS ? STEPS : 1][ROW_TILES][4];
 
         __device__ __forceinline__ void fragments(uint32_t (&to)[ROW_TILES][4], int step) const {
 #pragma unroll
@@ -113,25 +114,28 @@ struct TensorTile {
         }
         // The fragments of a step, which may be loaded to `loaded`.
         __device__ __forceinline__ auto &step_of(int step, uint32_t (&loaded)[ROW_TILES][4]) const {
-            if constexpr (KEPT) {
+            if constexpr (IN_REGISTERS) {
                 return kept[step];
             } else {
                 fragments(loaded, step);
                 return loaded;
             }
         }
-        // When the tile has arrived. It stays where it is unless KEPT.
+        // When the tile has arrived. It stays where it is unless IN_REGISTERS.
         __device__ __forceinline__ void read(const Shared *from) {
             tile = from;
-            if constexpr (KEPT) {
+            if constexpr (IN_REGISTERS) {
 #pragma unroll
                 for (int step = 0; step < STEPS; step++) fragments(kept[step], step);
             }
         }
     };
+    using Left = LeftOperand<KEPT>;
+    using SharedLeft = LeftOperand<false>;
 
     // scores = left right^T with the tile right[COLUMNS,head size].
-    static __device__ __forceinline__ void multiply_transposed(Scores &scores, const Left &left, const Shared *right,
+    template <class AnyLeft>
+    static __device__ __forceinline__ void multiply_transposed(Scores &scores, const AnyLeft &left, const Shared *right,
                                                                int) {
         const Shared *corner = right + (lane() % 8 + lane() / 16 * 8) * STRIDE + lane() / 8 % 2 * 8;
         scores.clear();
@@ -251,6 +255,7 @@ struct PlainTile {
         const Shared *tile;
         __device__ __forceinline__ void read(const Shared *from) { tile = from; }
     };
+    using SharedLeft = Left;
 
     static __device__ __forceinline__ void multiply_transposed(Scores &scores, const Left &left, const Shared *right,
                                                                int head_size) {

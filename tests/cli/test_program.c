@@ -109,6 +109,18 @@ static void usage_errors_name_the_nearest_word(void **state) {
 
 // ---- Files that are missing or not what they should be -----------------------------------------------------------
 
+static void a_machine_without_a_gpu(void **state) {
+    char output[VL_PATH_MAX + 16];
+    snprintf(output, sizeof output, "output=%s/no-gpu", (char *)*state);
+    if (vl_path_exists("/dev/nvidiactl") || vl_path_exists("/dev/dxg")) {
+        print_message("skipped: this machine has a GPU\n");
+        skip();
+    }
+    fails(vl2("generate", "--model", MODEL, "--prompt", "x", "--device", "cuda"), 1, "no CUDA device");
+    fails(vl2("train", config, output, "device=cuda"), 1, "no CUDA device");
+    fails(vl2("bench", "machine", "--device", "cuda"), 1, "no CUDA device");
+}
+
 static void missing_files(void **state) {
     (void)state;
     fails(vl2("info", "/no/such"), 1, "/no/such does not exist");
@@ -269,6 +281,7 @@ int main(void) {
         cmocka_unit_test(version_and_help),
         cmocka_unit_test(every_command_has_help),
         cmocka_unit_test(usage_errors_name_the_nearest_word),
+        cmocka_unit_test(a_machine_without_a_gpu),
         cmocka_unit_test(missing_files),
         cmocka_unit_test(output_that_cannot_be_written),
         cmocka_unit_test(info_on_every_kind_of_path),

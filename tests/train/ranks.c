@@ -198,9 +198,9 @@ int main(int argc, char **argv) {
                                            "VL2_MPI"};
     for (size_t i = 0; i < sizeof launcher / sizeof *launcher; i++) unsetenv(launcher[i]);
     if (vl_comm_open(&alone, 0) != VL_OK || vl_comm_size(alone) != 1) return 2;
-    const struct CMUnitTest modes[] = {cmocka_unit_test(all), cmocka_unit_test(leave), cmocka_unit_test(go_on),
-                                       cmocka_unit_test(hear), cmocka_unit_test(hear_again), cmocka_unit_test(on_gpus),
-                                       cmocka_unit_test(curve_on_gpus)};
+    const struct CMUnitTest modes[] = {
+        cmocka_unit_test(all),        cmocka_unit_test(leave),   cmocka_unit_test(go_on),        cmocka_unit_test(hear),
+        cmocka_unit_test(hear_again), cmocka_unit_test(on_gpus), cmocka_unit_test(curve_on_gpus)};
     cmocka_set_test_filter(argv[2]);
     int failed = cmocka_run_group_tests(modes, NULL, NULL);
     if (failed) vl_comm_abort(ranks, 1);

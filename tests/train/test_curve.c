@@ -173,10 +173,8 @@ static int tear_down(void **state) {
 int main(int argc, char **argv) {
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tokens_equal_the_references),
-        cmocka_unit_test(golden_curves),
-        cmocka_unit_test(golden_curves_with_sound),
-        cmocka_unit_test(many_micro_batches),
+        cmocka_unit_test(tokens_equal_the_references),     cmocka_unit_test(golden_curves),
+        cmocka_unit_test(golden_curves_with_sound),        cmocka_unit_test(many_micro_batches),
         cmocka_unit_test(resumed_runs_give_the_same_bits),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
