@@ -169,6 +169,10 @@ static void print_config(const VlModelConfig *config) {
            decoder->layers, decoder->hidden, decoder->heads, decoder->kv_heads, decoder->head_size,
            decoder->intermediate, decoder->vocabulary, decoder->qkv_bias ? ", biases on q, k, v" : "",
            decoder->tied ? ", tied head" : "");
+    if (decoder->experts > 0) {
+        printf("experts: %" PRId64 " in each layer, %" PRId64 " for a token\n", decoder->experts,
+               decoder->experts_per_token);
+    }
     if (decoder->window > 0) printf("sequences of at most %" PRId64 " tokens (sliding_window)\n", decoder->window);
     if (config->has_vision) {
         printf("vision tower: %" PRId64 " of %" PRId64 " layers run, ", config->vision.run_layers,

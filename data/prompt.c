@@ -45,6 +45,7 @@ VlStatus vl_prompt_family_load(VlPromptFamily *family, const char *folder) {
         VlPromptFamily family;
     } types[] = {{"videollama2", VL_PROMPT_FAMILY_LLAMA},
                  {"mistral", VL_PROMPT_FAMILY_LLAMA},
+                 {"mixtral", VL_PROMPT_FAMILY_LLAMA},
                  {"videollama2_mistral", VL_PROMPT_FAMILY_LLAMA},
                  {"videollama2_mixtral", VL_PROMPT_FAMILY_LLAMA},
                  {"qwen2", VL_PROMPT_FAMILY_QWEN},

@@ -8,20 +8,37 @@
 #include "model/config_vision.h"
 #include "model/connector.h"
 
-enum { MOST_EXTENT = 1 << 24, MOST_LAYERS = 4096 };
+enum { MOST_EXTENT = 1 << 24, MOST_LAYERS = 4096, MOST_EXPERTS = 1024 };
 
 // A language model's family: what its class fixes, and the values that its class gives to absent keys.
 typedef struct Family {
     const char *const types[3];  // model_type
-    bool qkv_bias;
-    double rms_norm_eps;
+    bool qkv_bias, experts;
+    double rms_norm_eps, rope_theta;
     bool always_window;  // sliding_window counts without use_sliding_window
+    int64_t window;      // 0: none
     int64_t eos;         // -1: none
 } Family;
 
 static const Family families[] = {
-    {.types = {"videollama2_mistral", "videollama2", "mistral"}, .rms_norm_eps = 1e-6, .always_window = true, .eos = 2},
-    {.types = {"videollama2_qwen2", "qwen2"}, .qkv_bias = true, .rms_norm_eps = 1e-6, .eos = -1},
+    {.types = {"videollama2_mistral", "videollama2", "mistral"},
+     .rms_norm_eps = 1e-6,
+     .rope_theta = 1e4,
+     .always_window = true,
+     .window = 4096,
+     .eos = 2},
+    {.types = {"videollama2_mixtral", "mixtral"},
+     .experts = true,
+     .rms_norm_eps = 1e-5,
+     .rope_theta = 1e6,
+     .always_window = true,
+     .eos = 2},
+    {.types = {"videollama2_qwen2", "qwen2"},
+     .qkv_bias = true,
+     .rms_norm_eps = 1e-6,
+     .rope_theta = 1e4,
+     .window = 4096,
+     .eos = -1},
 };
 
 // A config.json of Hugging Face holds many keys that have no bearing on the numbers (names, versions, training
@@ -53,13 +70,15 @@ static const VlConfigFixed fixed_keys[] = {
     {"attention_multiplier", NULL},
     {"logits_scaling", "1.0"},
     {"logit_scale", NULL},
-    {"num_local_experts", NULL},
     {"num_experts", NULL},
-    {"num_experts_per_tok", NULL},
     {"mm_use_im_start_end", "false"},
     {"mm_use_im_patch_token", "false"},
     {"mm_vision_select_feature", "\"patch\""},
 };
+
+static const VlConfigFixed dense_keys[] = {{"num_local_experts", NULL}, {"num_experts_per_tok", NULL}};
+// Without a balance loss and without noise at the router, which are the class's defaults.
+static const VlConfigFixed expert_keys[] = {{"output_router_logits", "false"}, {"router_jitter_noise", "0.0"}};
 
 // Keys mm_* that are read elsewhere, or that say how a model was trained. Those of the audio parts mean nothing without
 // mm_audio_tower.
@@ -133,8 +152,8 @@ static VlStatus load_model_type(VlModelConfig *config, const Family **family, co
         }
     }
     return vl_error(VL_UNSUPPORTED,
-                    "%s: model_type is '%.60s'; this version knows videollama2_mistral (videollama2, mistral) and "
-                    "videollama2_qwen2 (qwen2)",
+                    "%s: model_type is '%.60s'; this version knows videollama2_mistral (videollama2, mistral), "
+                    "videollama2_mixtral (mixtral) and videollama2_qwen2 (qwen2)",
                     path, type);
 }
 
@@ -163,7 +182,7 @@ VlStatus vl_config_token_ids(const json_t *json, const char *path, const char *k
 
 // A window over which attention looks back. An absent key has the value of the family's class.
 static VlStatus load_window(VlDecoderConfig *decoder, const Family *family, const json_t *json, const char *path) {
-    int64_t window = 4096, first_full_layer = 28;
+    int64_t window = family->window, first_full_layer = 28;
     bool used = family->always_window;
     const json_t *member = json_object_get(json, "sliding_window");
     VL_TRY(vl_config_int(json, path, "sliding_window", false, 1, INT64_MAX, &window));
@@ -199,9 +218,9 @@ static VlStatus load_head_size(VlDecoderConfig *decoder, const json_t *json, con
 
 // rope_theta, and the object that newer files have in its place (rope_parameters) or beside it (rope_scaling): any
 // scaling of the positions is refused.
-static VlStatus load_rope(VlDecoderConfig *decoder, const json_t *json, const char *path) {
+static VlStatus load_rope(VlDecoderConfig *decoder, const Family *family, const json_t *json, const char *path) {
     static const char *const objects[] = {"rope_scaling", "rope_parameters"};
-    decoder->rope_theta = 10000;
+    decoder->rope_theta = family->rope_theta;
     VL_TRY(vl_json_get_double(json, path, "rope_theta", false, &decoder->rope_theta));
     for (int i = 0; i < 2; i++) {
         json_t *object = json_object_get(json, objects[i]), *value;
@@ -241,6 +260,19 @@ static VlStatus check_layer_types(const json_t *json, const char *path) {
                     path);
 }
 
+static VlStatus load_experts(VlDecoderConfig *decoder, const Family *family, const json_t *json, const char *path) {
+    decoder->experts = decoder->experts_per_token = 0;
+    if (!family->experts) return vl_config_check_fixed(json, path, dense_keys, 2);
+    VL_TRY(vl_config_check_fixed(json, path, expert_keys, 2));
+    decoder->experts = 8;
+    decoder->experts_per_token = 2;
+    VL_TRY(vl_config_int(json, path, "num_local_experts", false, 1, MOST_EXPERTS, &decoder->experts));
+    VL_TRY(vl_config_int(json, path, "num_experts_per_tok", false, 1, decoder->experts, &decoder->experts_per_token));
+    if (decoder->experts_per_token <= decoder->experts) return VL_OK;
+    return vl_error(VL_INVALID, "%s: num_experts_per_tok is %lld where it is absent, num_local_experts %lld", path,
+                    (long long)decoder->experts_per_token, (long long)decoder->experts);
+}
+
 static VlStatus load_decoder(VlDecoderConfig *decoder, const Family *family, const json_t *json, const char *path) {
     VL_TRY(vl_config_int(json, path, "hidden_size", true, 1, MOST_EXTENT, &decoder->hidden));
     VL_TRY(vl_config_int(json, path, "intermediate_size", true, 1, MOST_EXTENT, &decoder->intermediate));
@@ -252,11 +284,12 @@ static VlStatus load_decoder(VlDecoderConfig *decoder, const Family *family, con
     VL_TRY(vl_config_int(json, path, "vocab_size", true, 1, MOST_EXTENT, &decoder->vocabulary));
     VL_TRY(load_head_size(decoder, json, path));
     VL_TRY(load_window(decoder, family, json, path));
+    VL_TRY(load_experts(decoder, family, json, path));
     double eps = family->rms_norm_eps, range = 0.02;
     decoder->qkv_bias = family->qkv_bias;
     decoder->tied = false;
     VL_TRY(vl_json_get_double(json, path, "rms_norm_eps", false, &eps));
-    VL_TRY(load_rope(decoder, json, path));
+    VL_TRY(load_rope(decoder, family, json, path));
     VL_TRY(check_layer_types(json, path));
     VL_TRY(vl_json_get_double(json, path, "initializer_range", false, &range));
     VL_TRY(vl_json_get_bool(json, path, "tie_word_embeddings", false, &decoder->tied));

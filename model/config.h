@@ -52,8 +52,9 @@ typedef struct VlDecoderConfig {
     int64_t hidden, intermediate, layers, heads, kv_heads, head_size, vocabulary;
     float eps;
     double rope_theta;
-    bool qkv_bias;   // Qwen2: biases on the query, key and value projections
-    bool tied;       // lm_head is embed_tokens
+    bool qkv_bias;                       // Qwen2: biases on the query, key and value projections
+    bool tied;                           // lm_head is embed_tokens
+    int64_t experts, experts_per_token;  // Mixtral: of `intermediate` each; 0: one dense MLP
     int64_t window;  // sliding_window: sequences up to it are honoured, longer ones are refused; 0: none
     float initializer_range;
 } VlDecoderConfig;

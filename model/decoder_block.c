@@ -10,6 +10,20 @@ static VlStatus plan_linear(VlParams *params, VlLinear *layer, const char *block
     return vl_linear_layer_plan(params, layer, prefix, VL_GROUP_LLM, init, output, input, bias);
 }
 
+static VlStatus plan_mlp(VlParams *params, VlDecoderBlock *block, const char *prefix, const VlDecoderConfig *config) {
+    VL_TRY(plan_linear(params, &block->gate, prefix, "mlp.gate_proj", config, config->intermediate, config->hidden,
+                       false));
+    VL_TRY(plan_linear(params, &block->up, prefix, "mlp.up_proj", config, config->intermediate, config->hidden, false));
+    return plan_linear(params, &block->down, prefix, "mlp.down_proj", config, config->hidden, config->intermediate,
+                       false);
+}
+
+static VlStatus plan_moe(VlParams *params, VlDecoderBlock *block, const char *prefix, const VlDecoderConfig *config) {
+    char full[160];
+    snprintf(full, sizeof full, "%s.block_sparse_moe", prefix);
+    return vl_moe_plan(params, &block->moe, full, config);
+}
+
 VlStatus vl_decoder_block_plan(VlParams *params, VlDecoderBlock *block, const VlDecoderConfig *config, int64_t number) {
     int64_t hidden = config->hidden, queries = config->heads * config->head_size,
             keys = config->kv_heads * config->head_size;
@@ -29,22 +43,17 @@ VlStatus vl_decoder_block_plan(VlParams *params, VlDecoderBlock *block, const Vl
     VL_TRY(plan_linear(params, &block->out, prefix, "self_attn.o_proj", config, hidden, queries, false));
     snprintf(norm, sizeof norm, "%s.post_attention_layernorm", prefix);
     VL_TRY(vl_norm_plan_rmsnorm(params, &block->middle_norm, norm, VL_GROUP_LLM, hidden, config->eps));
-    VL_TRY(plan_linear(params, &block->gate, prefix, "mlp.gate_proj", config, config->intermediate, hidden, false));
-    VL_TRY(plan_linear(params, &block->up, prefix, "mlp.up_proj", config, config->intermediate, hidden, false));
-    VL_TRY(plan_linear(params, &block->down, prefix, "mlp.down_proj", config, hidden, config->intermediate, false));
+    VL_TRY(config->experts > 0 ? plan_moe(params, block, prefix, config) : plan_mlp(params, block, prefix, config));
     block->rows = params->count - block->first_row;
     return VL_OK;
 }
 
-// *y = x + layer(input): a new tensor on activations with `keep`, else x itself.
-static VlStatus add_residual(VlContext *context, const VlLinear *layer, VlTensor *y, VlTensor x, VlTensor input,
-                             bool keep) {
+// What a layer's output is added to: a copy of x on activations with `keep`, else x itself.
+static VlStatus begin_sum(VlContext *context, VlTensor *y, VlTensor x, bool keep) {
     *y = x;
-    if (keep) {
-        VL_TRY(vl_arena_push(&context->activations, y, x.dtype, x.dim[0], x.dim[1]));
-        VL_TRY(vl_cast(context, *y, x));
-    }
-    return vl_linear_layer_forward(context, layer, *y, input, VL_ADD);
+    if (!keep) return VL_OK;
+    VL_TRY(vl_arena_push(&context->activations, y, x.dtype, x.dim[0], x.dim[1]));
+    return vl_cast(context, *y, x);
 }
 
 // Keys and values of this pass, rotated, and all that the queries see: the cache up to here, or the same again.
@@ -86,7 +95,8 @@ static VlStatus attention_forward(VlContext *context, VlDecoderBlock *block, con
     VL_TRY(vl_arena_push(arena, &o, x->dtype, tokens, width));
     if (keep) VL_TRY(vl_arena_push(arena, &lse, VL_F32, block->heads, tokens));
     VL_TRY(vl_attention_forward(context, o, lse, q, k, v, pass->cu_q, pass->cu_k, block->heads, block->kv_heads, true));
-    VL_TRY(add_residual(context, &block->out, &y, *x, o, keep));
+    VL_TRY(begin_sum(context, &y, *x, keep));
+    VL_TRY(vl_linear_layer_forward(context, &block->out, y, o, VL_ADD));
     if (keep) {
         block->saved.x = *x;
         block->saved.input_norm = statistics;
@@ -102,26 +112,38 @@ static VlStatus attention_forward(VlContext *context, VlDecoderBlock *block, con
     return VL_OK;
 }
 
-// *x += mlp(norm(*x))
-static VlStatus mlp_forward(VlContext *context, VlDecoderBlock *block, VlTensor *x, bool keep) {
+// y += mlp(x)
+static VlStatus mlp_forward(VlContext *context, VlDecoderBlock *block, VlTensor y, VlTensor x, bool keep) {
     VlArena *arena = keep ? &context->activations : &context->scratch;
-    int64_t mark = vl_arena_mark(&context->scratch), tokens = x->dim[0];
-    VlTensor normed, gate, up, product, y;
-    VlNormSaved statistics;
-    VL_TRY(vl_arena_push(&context->scratch, &normed, x->dtype, tokens, x->dim[1]));
-    VL_TRY(vl_norm_forward(context, &block->middle_norm, normed, *x, arena, &statistics));
-    VL_TRY(vl_arena_push(arena, &gate, x->dtype, tokens, block->intermediate));
-    VL_TRY(vl_linear_layer_forward(context, &block->gate, gate, normed, VL_WRITE));
-    VL_TRY(vl_arena_push(arena, &up, x->dtype, tokens, block->intermediate));
-    VL_TRY(vl_linear_layer_forward(context, &block->up, up, normed, VL_WRITE));
-    VL_TRY(vl_arena_push(&context->scratch, &product, x->dtype, tokens, block->intermediate));
+    int64_t mark = vl_arena_mark(&context->scratch), tokens = x.dim[0];
+    VlTensor gate, up, product;
+    VL_TRY(vl_arena_push(arena, &gate, x.dtype, tokens, block->intermediate));
+    VL_TRY(vl_linear_layer_forward(context, &block->gate, gate, x, VL_WRITE));
+    VL_TRY(vl_arena_push(arena, &up, x.dtype, tokens, block->intermediate));
+    VL_TRY(vl_linear_layer_forward(context, &block->up, up, x, VL_WRITE));
+    VL_TRY(vl_arena_push(&context->scratch, &product, x.dtype, tokens, block->intermediate));
     VL_TRY(vl_swiglu_forward(context, product, gate, up));
-    VL_TRY(add_residual(context, &block->down, &y, *x, product, keep));
+    VL_TRY(vl_linear_layer_forward(context, &block->down, y, product, VL_ADD));
     if (keep) {
-        block->saved.middle_norm = statistics;
         block->saved.gate = gate;
         block->saved.up = up;
     }
+    vl_arena_release(&context->scratch, mark);
+    return VL_OK;
+}
+
+// *x += mlp(norm(*x)), or experts(norm(*x))
+static VlStatus feed_forward(VlContext *context, VlDecoderBlock *block, VlTensor *x, bool keep) {
+    VlArena *arena = keep ? &context->activations : &context->scratch;
+    int64_t mark = vl_arena_mark(&context->scratch);
+    VlTensor normed, y;
+    VlNormSaved statistics;
+    VL_TRY(vl_arena_push(&context->scratch, &normed, x->dtype, x->dim[0], x->dim[1]));
+    VL_TRY(vl_norm_forward(context, &block->middle_norm, normed, *x, arena, &statistics));
+    VL_TRY(begin_sum(context, &y, *x, keep));
+    VL_TRY(block->moe.experts > 0 ? vl_moe_forward(context, &block->moe, y, normed, keep)
+                                  : mlp_forward(context, block, y, normed, keep));
+    if (keep) block->saved.middle_norm = statistics;
     *x = y;
     vl_arena_release(&context->scratch, mark);
     return VL_OK;
@@ -130,19 +152,8 @@ static VlStatus mlp_forward(VlContext *context, VlDecoderBlock *block, VlTensor 
 VlStatus vl_decoder_block_forward(VlContext *context, VlDecoderBlock *block, const VlDecoderPass *pass, VlTensor *x,
                                   bool keep) {
     VL_TRY(attention_forward(context, block, pass, x, keep));
-    VL_TRY(mlp_forward(context, block, x, keep));
+    VL_TRY(feed_forward(context, block, x, keep));
     return VL_OK;
-}
-
-// The normed input again, where the layer after it trains. A frozen layer's backward does not read its input: there x,
-// which has the same extents, stands in.
-static VlStatus normed_again(VlContext *context, const VlNorm *norm, const VlLinear *layer, VlTensor x,
-                             VlTensor *normed) {
-    *normed = x;
-    if (!layer->weight->trainable) return VL_OK;
-    VlNormSaved statistics;
-    VL_TRY(vl_arena_push(&context->scratch, normed, x.dtype, x.dim[0], x.dim[1]));
-    return vl_norm_forward(context, norm, *normed, x, &context->scratch, &statistics);
 }
 
 static VlStatus mlp_backward(VlContext *context, VlDecoderBlock *block, VlTensor d) {
@@ -158,7 +169,7 @@ static VlStatus mlp_backward(VlContext *context, VlDecoderBlock *block, VlTensor
     VL_TRY(vl_swiglu_backward(context, gate, up, dproduct, gate, up));
     vl_arena_release(&context->scratch, mark);
 
-    VL_TRY(normed_again(context, &block->middle_norm, &block->gate, middle, &normed));
+    VL_TRY(vl_norm_again(context, &block->middle_norm, block->gate.weight->trainable, middle, &normed));
     VL_TRY(vl_arena_push(&context->scratch, &dnormed, d.dtype, tokens, d.dim[1]));
     VL_TRY(vl_linear_layer_backward(context, &block->gate, dnormed, gate, normed, VL_WRITE));
     VL_TRY(vl_linear_layer_backward(context, &block->up, dnormed, up, normed, VL_ADD));
@@ -184,7 +195,7 @@ static VlStatus attention_backward(VlContext *context, VlDecoderBlock *block, co
     VL_TRY(vl_rotary_backward(context, dk, dk, pass->table, block->kv_heads));
     vl_arena_release(scratch, inner);
 
-    VL_TRY(normed_again(context, &block->input_norm, &block->query, x, &normed));
+    VL_TRY(vl_norm_again(context, &block->input_norm, block->query.weight->trainable, x, &normed));
     VL_TRY(vl_arena_push(scratch, &dnormed, d.dtype, tokens, d.dim[1]));
     VL_TRY(vl_linear_layer_backward(context, &block->query, dnormed, dq, normed, VL_WRITE));
     VL_TRY(vl_linear_layer_backward(context, &block->key, dnormed, dk, normed, VL_ADD));
@@ -195,7 +206,9 @@ static VlStatus attention_backward(VlContext *context, VlDecoderBlock *block, co
 }
 
 VlStatus vl_decoder_block_backward(VlContext *context, VlDecoderBlock *block, const VlDecoderPass *pass, VlTensor d) {
-    VL_TRY(mlp_backward(context, block, d));
+    VL_TRY(block->moe.experts > 0 ? vl_moe_backward(context, &block->moe, d, block->saved.middle, &block->middle_norm,
+                                                    &block->saved.middle_norm)
+                                  : mlp_backward(context, block, d));
     VL_TRY(attention_backward(context, block, pass, d));
     return VL_OK;
 }

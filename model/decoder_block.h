@@ -1,12 +1,13 @@
 // One block of the language model: RMSNorm -> grouped-query attention with rotary embedding -> residual -> RMSNorm ->
-// SwiGLU -> residual. Jiang et al., "Mistral 7B", 2023; Su et al., "RoFormer", 2021; Shazeer, "GLU variants improve
-// Transformer", 2020.
+// SwiGLU, or a mixture of such experts (model/moe.h) -> residual. Jiang et al., "Mistral 7B", 2023; Su et al.,
+// "RoFormer", 2021; Shazeer, "GLU variants improve Transformer", 2020.
 #ifndef VL_MODEL_DECODER_BLOCK_H
 #define VL_MODEL_DECODER_BLOCK_H
 
 #include "model/config.h"
 #include "model/kv_cache.h"
 #include "model/linear.h"
+#include "model/moe.h"
 #include "model/norm.h"
 #include "model/params.h"
 
@@ -23,6 +24,7 @@ typedef struct VlDecoderBlock {
     VlNorm input_norm, middle_norm;
     VlLinear query, key, value, out;
     VlLinear gate, up, down;
+    VlMoe moe;                // in their place where it has experts
     int64_t first_row, rows;  // of its parameters in the registry
     // What the last forward pass with keep left. Normed inputs and the SwiGLU product are computed again in backward.
     struct {
@@ -42,7 +44,7 @@ VlStatus vl_decoder_block_plan(VlParams *params, VlDecoderBlock *block, const Vl
 VlStatus vl_decoder_block_forward(VlContext *context, VlDecoderBlock *block, const VlDecoderPass *pass, VlTensor *x,
                                   bool keep);
 // d[T,H] holds the gradient of the block's output and receives that of its input; adds the gradients of trained
-// parameters. Overwrites the saved gate and up.
+// parameters. Overwrites what the MLP or the experts saved.
 VlStatus vl_decoder_block_backward(VlContext *context, VlDecoderBlock *block, const VlDecoderPass *pass, VlTensor d);
 
 #endif

@@ -37,6 +37,14 @@ VlStatus vl_norm_forward(VlContext *context, const VlNorm *norm, VlTensor y, VlT
     return VL_OK;
 }
 
+VlStatus vl_norm_again(VlContext *context, const VlNorm *norm, bool wanted, VlTensor x, VlTensor *y) {
+    VlNormSaved statistics;
+    *y = x;
+    if (!wanted) return VL_OK;
+    VL_TRY(vl_arena_push(&context->scratch, y, x.dtype, x.dim[0], x.dim[1]));
+    return vl_norm_forward(context, norm, *y, x, &context->scratch, &statistics);
+}
+
 VlStatus vl_norm_backward(VlContext *context, const VlNorm *norm, VlTensor dx, VlTensor dy, VlTensor x,
                           const VlNormSaved *saved, VlMode mode) {
     VlTensor dw = norm->weight->gradient, db = norm->bias ? norm->bias->gradient : VL_EMPTY;

@@ -25,6 +25,9 @@ VlStatus vl_norm_plan_rmsnorm(VlParams *params, VlNorm *norm, const char *prefix
 // y = norm(x) over rows of `size`; the statistics are pushed onto `arena` (activations to keep them, else scratch).
 VlStatus vl_norm_forward(VlContext *context, const VlNorm *norm, VlTensor y, VlTensor x, VlArena *arena,
                          VlNormSaved *saved);
+// In backward: *y = norm(x) again, on scratch, where it is `wanted`. A frozen layer's backward does not read its input:
+// there x, which has the same extents, stands in.
+VlStatus vl_norm_again(VlContext *context, const VlNorm *norm, bool wanted, VlTensor x, VlTensor *y);
 // dx (+)= the gradient of x; adds the gradients of weight and bias where they are trained. dx empty: not wanted.
 VlStatus vl_norm_backward(VlContext *context, const VlNorm *norm, VlTensor dx, VlTensor dy, VlTensor x,
                           const VlNormSaved *saved, VlMode mode);

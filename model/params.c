@@ -7,7 +7,7 @@
 #include "base/random.h"
 
 enum {
-    ALIGNMENT = 16,   // elements: each trainable row starts at a multiple of it
+    ALIGNMENT = 16,   // elements: each row that is not joined starts at a multiple of it
     CHUNK = 1 << 18,  // elements that pass through a host buffer at a time
     FROZEN = 0,
     TRAINABLE = 1,
@@ -97,14 +97,21 @@ VlParam *vl_params_find(const VlParams *params, const char *name) {
 
 static int64_t aligned(int64_t elements) { return (elements + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
 
+// Where a row begins, the elements before it being `used`; it is added to them.
+static int64_t place(const VlParam *row, int64_t *used) {
+    int64_t begin = row->joined ? *used : aligned(*used);
+    *used = begin + vl_elements(row->shape);
+    return begin;
+}
+
 void vl_params_set_trainable(VlParams *params, VlGroups groups) {
-    params->trainable_elements = 0;
+    int64_t used = 0;
     for (int64_t i = 0; i < params->count; i++) {
         VlParam *row = params->rows[i];
         row->trainable = (groups & VL_GROUP_BIT(row->group)) && !row->unused;
-        row->offset = row->trainable ? params->trainable_elements : -1;
-        if (row->trainable) params->trainable_elements += aligned(vl_elements(row->shape));
+        row->offset = row->trainable ? place(row, &used) : -1;
     }
+    params->trainable_elements = aligned(used);
 }
 
 static VlTensor shaped(const VlParam *row, VlDtype dtype, void *base, int64_t offset) {
@@ -117,9 +124,9 @@ static VlTensor shaped(const VlParam *row, VlDtype dtype, void *base, int64_t of
 static void count_bytes(VlParams *params) {
     int64_t frozen = 0, size = vl_dtype_size(params->dtype);
     for (int64_t i = 0; i < params->count; i++) {
-        if (!params->rows[i]->trainable) frozen += aligned(vl_elements(params->rows[i]->shape));
+        if (!params->rows[i]->trainable) place(params->rows[i], &frozen);
     }
-    params->frozen_bytes = frozen * size;
+    params->frozen_bytes = aligned(frozen) * size;
     params->trainable_bytes = params->trainable_elements * size;
     params->gradient_bytes = params->trainable_elements * vl_dtype_size(VL_F32);
     params->remainder_bytes = params->dtype == VL_F32 ? 0 : params->trainable_elements * vl_dtype_size(VL_I16);
@@ -147,8 +154,7 @@ VlStatus vl_params_bind(VlContext *context, VlParams *params, VlDtype dtype) {
             row->gradient = shaped(row, VL_F32, params->memory[GRADIENT], row->offset);
             if (halved) row->remainder = shaped(row, VL_I16, params->memory[REMAINDER], row->offset);
         } else {
-            row->value = shaped(row, dtype, params->memory[FROZEN], frozen);
-            frozen += aligned(vl_elements(row->shape));
+            row->value = shaped(row, dtype, params->memory[FROZEN], place(row, &frozen));
         }
     }
     if (params->trainable_elements > 0) {

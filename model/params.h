@@ -39,6 +39,7 @@ typedef struct VlParam {
     bool decay;     // weight decay applies (matrices; not biases, norms, class and position embeddings)
     bool optional;  // may be missing from a model folder without a word (seeded initialisation otherwise says so)
     bool unused;    // belongs to the checkpoint and takes no part in the model: never trained, whatever its group
+    bool joined;    // begins where the row before it ends, of the same group: an operation reads both as one tensor
     bool trainable;
     int64_t index;       // its row
     int64_t offset;      // of its first element in the flat range of trainable parameters; -1 when frozen
@@ -52,7 +53,8 @@ typedef struct VlParam {
 // (vl_halves_from_f32): the value, which is the nearest bf16, and the remainder.
 //
 // Rows keep their address. Trainable rows are laid out one after the other, in order of registration, in one flat range
-// of `trainable_elements` f32 gradients; each row starts at a multiple of 16 elements and the gaps stay zero.
+// of `trainable_elements` f32 gradients; each row that is not joined to the one before it starts at a multiple of 16
+// elements and the gaps stay zero.
 typedef struct VlParams {
     int64_t count, capacity;
     VlParam **rows;

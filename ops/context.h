@@ -79,8 +79,8 @@ VlStatus vl_device_wait(VlContext *context);
 VlStatus vl_device_memory(VlContext *context, int64_t *left, int64_t *whole);
 
 // What an index tensor (i64) holds, readable by the host until the tensor is written again: on the CPU its own memory,
-// within a vl_device_open window; elsewhere what vl_copy_from_host last put there, as operations never write index
-// tensors. NULL when the device alone knows, and while planning.
+// within a vl_device_open window; elsewhere what vl_copy_from_host last put there. NULL when the device alone knows, as
+// of what an operation wrote (route, group_slots), and while planning.
 const int64_t *vl_indices(VlContext *context, VlTensor tensor);
 
 // A window in which host code may touch device memory of the CPU backend (communication buffers). Windows nest and may

@@ -165,6 +165,35 @@ OP(splice, (VlContext * context, VlTensor y, VlTensor text, VlTensor media, VlTe
    (VlContext * context, VlTensor dtext, VlTensor dmedia, VlTensor dy, VlTensor source),
    (context, dtext, dmedia, dy, source))
 
+// ---- Mixture of experts: E experts, S of them for a token, R = T*S slots; slot t*S + s is token t's s-th choice -----
+
+// experts[T,S] i64 = the S largest of a row of logits[T,E], the largest first, of equals the lower index; weights[T,S]
+// f32 = softmax over these S, which is softmax over all E, the S largest, divided by their sum. The choice has no
+// gradient; dlogits is of the type of logits.
+OP(route, (VlContext * context, VlTensor weights, VlTensor experts, VlTensor logits),
+   (context, weights, experts, logits),
+   (VlContext * context, VlTensor dlogits, VlTensor dweights, VlTensor weights, VlTensor experts),
+   (context, dlogits, dweights, weights, experts))
+
+// The slots sorted by expert, those of an expert in their order: row j of the sorted is of token tokens[j] (i64 [R]),
+// slot r is row places[r] (i64 [R]), expert e's rows are offsets[e]..offsets[e+1] (i64 [E+1]).
+OP_NO_GRADIENT(group_slots, (VlContext * context, VlTensor offsets, VlTensor tokens, VlTensor places, VlTensor experts),
+               (context, offsets, tokens, places, experts), "indices have none")
+
+// y[R,N] (+)= x[R,K] w[e]^T, row by row with the weight w[E,N,K] of the expert e that offsets (i64 [E+1]) give the row
+// to.  dx (+)= dy w[e]; dw[e] += dy^T x over the rows of e. An expert without rows costs nothing and changes nothing.
+OP(grouped_linear, (VlContext * context, VlTensor y, VlTensor x, VlTensor w, VlTensor offsets, VlMode mode),
+   (context, y, x, w, offsets, mode),
+   (VlContext * context, VlTensor dx, VlTensor dw, VlTensor dy, VlTensor x, VlTensor w, VlTensor offsets, VlMode mode),
+   (context, dx, dw, dy, x, w, offsets, mode))
+
+// y[T,C] (+)= sum over s, in order, of weights[t,s] * x[places[t*S+s]]; x[R,C], weights[T,S] f32, places i64 [R] name
+// every row of x once. dx and dweights are written.
+OP(combine, (VlContext * context, VlTensor y, VlTensor x, VlTensor weights, VlTensor places, VlMode mode),
+   (context, y, x, weights, places, mode),
+   (VlContext * context, VlTensor dx, VlTensor dweights, VlTensor dy, VlTensor x, VlTensor weights, VlTensor places),
+   (context, dx, dweights, dy, x, weights, places))
+
 // Head and loss in one pass over row blocks; the logits matrix x w^T never exists. losses[M] f32 = logsumexp(x w^T) -
 // (x w^T)[target]; dx = scale * dlosses/dx; dw += scale * dlosses/dw. x[M,C], w[V,C], targets[M] i64.
 OP_NO_GRADIENT(linear_cross_entropy,

@@ -193,8 +193,8 @@ static void print_seconds(FILE *file, const char *name, double limit, double exp
 
 void vl_time_plan_print_gpu(FILE *file, const VlTimePlan *limits, const VlTimePlan *expected, const VlGpu *gpu,
                             VlDtype dtype, int64_t global_batch, int64_t ranks) {
-    static const char *const names[VL_PRODUCTS] = {"linear", "attention", "biased attention", "convolution",
-                                                   "head and loss"};
+    static const char *const names[VL_PRODUCTS] = {"linear",      "attention", "biased attention",
+                                                   "convolution", "experts",   "head and loss"};
     double peak = dtype == VL_BF16 ? gpu->bf16 : gpu->f32, samples = (double)global_batch / (double)ranks;
     double least_seconds = vl_time_plan_gpu_seconds(limits, global_batch, ranks);
     double seconds = vl_time_plan_gpu_seconds(expected, global_batch, ranks);

@@ -4,6 +4,7 @@
 #include "tests/train/runs.h"
 
 #define CASE VL_SOURCE_DIR "/tests/golden/model/mistral_clip_stc"
+#define EXPERTS VL_SOURCE_DIR "/tests/golden/model/mixtral_clip_stc/model"
 #define MODEL GOLDEN "/model_vl"
 
 static Process process;
@@ -164,6 +165,7 @@ static void info_on_every_kind_of_path(void **state) {
     answers(vl2("info", MODEL), "model: " MODEL, "videollama2_mistral",
             "language model: 3 layers of 48, 3/1 heads of 16", "vocabulary 384",
             "vision tower: ", "visual tokens: ", "tensors: ");
+    answers(vl2("info", EXPERTS), "videollama2_mixtral", "experts: 4 in each layer, 2 for a token", "(2 files)");
     answers(vl2("info", MODEL "/model.safetensors"), "safetensors: ", "tensors: ");
     answers(vl2("info", MODEL, "--tensors"), "model.layers.0.self_attn.q_proj.weight", "[48,48] f32");
     answers(vl2("info", MODEL, "--hash"), "files (XXH3-128, bytes, name):", "  config.json\n", "  model.safetensors\n");

@@ -105,6 +105,82 @@ static VlStatus head(Bench *bench) {
     return vl_linear_cross_entropy(bench->context, t[0], t[1], t[2], t[3], t[4], t[5], 1e-4F);
 }
 
+// ---- Experts: tokens, N, K, experts, those of a token ------------------------
+
+// Logits and what follows from them: weights, experts, offsets, tokens, places, dweights, dlogits.
+static VlStatus make_route(Bench *bench) {
+    VlArena *arena = &bench->context->activations;
+    VlTensor *t = bench->t;
+    int64_t tokens = bench->size[0], experts = bench->size[3], chosen = bench->size[4], slots = tokens * chosen;
+    NOISE(0, VL_BF16, tokens, experts);
+    NOISE(1, VL_F32, tokens, chosen);
+    VL_TRY(vl_arena_push(arena, &t[2], VL_I64, tokens, chosen));
+    VL_TRY(vl_arena_push(arena, &t[3], VL_I64, experts + 1));
+    VL_TRY(vl_arena_push(arena, &t[4], VL_I64, slots));
+    VL_TRY(vl_arena_push(arena, &t[5], VL_I64, slots));
+    NOISE(6, VL_F32, tokens, chosen);
+    NOISE(7, VL_BF16, tokens, experts);
+    VL_TRY(vl_route_forward(bench->context, t[1], t[2], t[0]));
+    return vl_group_slots(bench->context, t[3], t[4], t[5], t[2]);
+}
+static VlStatus route_forward(Bench *bench) {
+    return vl_route_forward(bench->context, bench->t[1], bench->t[2], bench->t[0]);
+}
+static VlStatus route_backward(Bench *bench) {
+    const VlTensor *t = bench->t;
+    return vl_route_backward(bench->context, t[7], t[6], t[1], t[2]);
+}
+static VlStatus group_slots(Bench *bench) {
+    const VlTensor *t = bench->t;
+    return vl_group_slots(bench->context, t[3], t[4], t[5], t[2]);
+}
+
+static VlStatus make_experts(Bench *bench) {
+    const int64_t *size = bench->size, slots = size[0] * size[4];
+    VL_TRY(make_route(bench));
+    NOISE(8, VL_BF16, slots, size[1]);
+    NOISE(9, VL_BF16, slots, size[2]);
+    NOISE(10, VL_BF16, size[3], size[1], size[2]);
+    NOISE(11, VL_F32, size[3], size[1], size[2]);
+    NOISE(12, VL_BF16, slots, size[2]);
+    return VL_OK;
+}
+static VlStatus experts_forward(Bench *bench) {
+    const VlTensor *t = bench->t;
+    return vl_grouped_linear_forward(bench->context, t[8], t[9], t[10], t[3], VL_WRITE);
+}
+static VlStatus experts_inputs(Bench *bench) {
+    const VlTensor *t = bench->t;
+    return vl_grouped_linear_backward(bench->context, t[12], VL_EMPTY, t[8], t[9], t[10], t[3], VL_WRITE);
+}
+static VlStatus experts_weights(Bench *bench) {
+    const VlTensor *t = bench->t;
+    return vl_grouped_linear_backward(bench->context, VL_EMPTY, t[11], t[8], t[9], t[10], t[3], VL_WRITE);
+}
+
+static VlStatus make_combine(Bench *bench) {
+    const int64_t *size = bench->size, slots = size[0] * size[4];
+    VL_TRY(make_route(bench));
+    NOISE(8, VL_BF16, slots, size[1]);
+    NOISE(9, VL_BF16, slots, size[1]);
+    NOISE(10, VL_BF16, size[0], size[1]);
+    return VL_OK;
+}
+static VlStatus combine_forward(Bench *bench) {
+    const VlTensor *t = bench->t;
+    return vl_combine_forward(bench->context, t[10], t[8], t[1], t[5], VL_WRITE);
+}
+static VlStatus combine_backward(Bench *bench) {
+    const VlTensor *t = bench->t;
+    return vl_combine_backward(bench->context, t[9], t[6], t[10], t[8], t[1], t[5]);
+}
+static VlStatus gather_experts(Bench *bench) {
+    return vl_gather_rows_forward(bench->context, bench->t[8], bench->t[10], bench->t[4]);
+}
+static VlStatus gather_experts_backward(Bench *bench) {
+    return vl_gather_rows_backward(bench->context, bench->t[10], bench->t[8], bench->t[4]);
+}
+
 // ---- Attention: sequences, length, heads, kv_heads, head size, causal -------
 
 static VlStatus make_attention(Bench *bench) {
@@ -335,6 +411,17 @@ static const Case cases[] = {
     {"linear 14336x4096 weights", make_linear, linear_weights, {ALL, 14336, 4096}, NULL},
     {"linear tower 4096x1024", make_linear, linear_forward, {4616, 4096, 1024}, NULL},
     {"head and loss 32000x4096", make_head, head, {HALF, 32000, 4096}, NULL},
+    {"experts 14336x4096", make_experts, experts_forward, {ALL, 14336, 4096, 8, 2}, NULL},
+    {"experts 4096x14336", make_experts, experts_forward, {ALL, 4096, 14336, 8, 2}, NULL},
+    {"experts 14336x4096 inputs", make_experts, experts_inputs, {ALL, 14336, 4096, 8, 2}, NULL},
+    {"experts 14336x4096 weights", make_experts, experts_weights, {ALL, 14336, 4096, 8, 2}, NULL},
+    {"route", make_route, route_forward, {ALL, 0, 0, 8, 2}, NULL},
+    {"route backward", make_route, route_backward, {ALL, 0, 0, 8, 2}, NULL},
+    {"group_slots", make_route, group_slots, {ALL, 0, 0, 8, 2}, NULL},
+    {"gather_rows experts", make_combine, gather_experts, {ALL, 4096, 0, 8, 2}, NULL},
+    {"gather_rows experts backward", make_combine, gather_experts_backward, {ALL, 4096, 0, 8, 2}, NULL},
+    {"combine", make_combine, combine_forward, {ALL, 4096, 0, 8, 2}, NULL},
+    {"combine backward", make_combine, combine_backward, {ALL, 4096, 0, 8, 2}, NULL},
     {"attention 4 sequences", make_attention, attention_forward, {4, QUARTER, 32, 8, 128, true}, NULL},
     {"attention 4 sequences backward", make_attention, attention_backward, {4, QUARTER, 32, 8, 128, true}, NULL},
     {"attention 1 sequence", make_attention, attention_forward, {1, ALL, 32, 8, 128, true}, NULL},

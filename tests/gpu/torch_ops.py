@@ -74,6 +74,63 @@ def head(bench, name, rows, columns, inner):
     bench.report(name, step)
 
 
+def choose(logits):
+    weights, experts = torch.softmax(logits.float(), -1).topk(2, -1)
+    return weights / weights.sum(-1, keepdim=True), experts
+
+
+def expert_products(bench, name, offsets, columns, inner):
+    """`plain`: a product for each expert, whose rows the host knows."""
+    rows, count = offsets[-1], len(offsets) - 1
+    x, w, dy = bench.noise(rows, inner), bench.noise(count, columns, inner), bench.noise(rows, columns)
+    parts = [slice(*pair) for pair in zip(offsets, offsets[1:])]
+    ends = torch.tensor(offsets[1:], device=bench.device, dtype=torch.int32)
+    grouped = getattr(torch, "_grouped_mm", None)
+    if name.endswith("inputs"):
+        calls = [lambda: [dy[part] @ w[e] for e, part in enumerate(parts)], lambda: grouped(dy, w, ends)]
+    elif name.endswith("weights"):
+        calls = [lambda: [dy[part].t() @ x[part] for part in parts], lambda: grouped(dy.t(), x, ends)]
+    else:
+        calls = [lambda: [F.linear(x[part], w[e]) for e, part in enumerate(parts)],
+                 lambda: grouped(x, w.transpose(1, 2), ends)]
+    bench.report(name, calls[0])
+    if grouped is None or bench.device != "cuda":
+        return
+    try:
+        bench.report(name, calls[1], "grouped")
+    except RuntimeError as error:  # not on all processors
+        print(f"{name} (grouped): {str(error).splitlines()[0]}", file=sys.stderr)
+
+
+def experts(bench):
+    t = bench.tokens
+    logits = bench.noise(t, 8)
+    weights, chosen = choose(logits)
+    function(bench, "route", lambda x: choose(x)[0], logits, compiled=True)
+    function(bench, "route backward", lambda x: choose(x)[0], logits.clone().requires_grad_(True), compiled=True)
+
+    def group():
+        order = chosen.flatten().sort(stable=True).indices
+        places = torch.empty_like(order)
+        places[order] = torch.arange(len(order), device=bench.device)
+        return order // 2, places, torch.bincount(chosen.flatten(), minlength=8).cumsum(0)
+
+    bench.report("group_slots", group)
+    tokens, places, ends = group()
+    x = bench.noise(t, 4096, grad=True)
+    function(bench, "gather_rows experts", lambda x: x.index_select(0, tokens), x)
+    function(bench, "gather_rows experts backward", lambda x: x.index_select(0, tokens), x)
+    sums = lambda x, w: (x.index_select(0, places).view(t, 2, -1) * w[:, :, None].to(x.dtype)).sum(1)
+    rows, weights = bench.noise(2 * t, 4096, grad=True), weights.detach().requires_grad_(True)
+    function(bench, "combine", sums, rows, weights, compiled=True)
+    function(bench, "combine backward", sums, rows, weights, compiled=True)
+    del x, rows
+    offsets = [0] + ends.tolist()
+    for name, size in {"experts 14336x4096": (14336, 4096), "experts 4096x14336": (4096, 14336),
+                       "experts 14336x4096 inputs": (14336, 4096), "experts 14336x4096 weights": (14336, 4096)}.items():
+        expert_products(bench, name, offsets, *size)
+
+
 def attention_backends(bench):
     if bench.device != "cuda":
         return {"plain": None}
@@ -226,7 +283,7 @@ def main():
         if "tower" not in name:
             groups.append((name, lambda name=name, size=size: attention(bench, name + " backward", *size)))
     groups.append(("biased attention", lambda: biased_attention(bench, "biased attention", 4, 496, 12, 64)))
-    groups += [(call.__name__, lambda call=call: call(bench)) for call in (rows, tables, optimizer, pictures)]
+    groups += [(call.__name__, lambda call=call: call(bench)) for call in (experts, rows, tables, optimizer, pictures)]
     failed = 0
     for name, call in groups:
         if options.only not in name:

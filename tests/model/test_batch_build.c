@@ -7,7 +7,7 @@ static void test_arrays(void **state) {
     static Tiny tiny;
     TinySequences sequences;
     VlBatch batch;
-    VlModelConfig config = tiny_config(false);
+    VlModelConfig config = tiny_config(TINY_PLAIN);
     for (size_t i = 0; i < sizeof tiny.pixels / sizeof *tiny.pixels; i++) tiny.pixels[i] = (float)i;
     tiny_sequences(&tiny, &sequences);
     CHECK(vl_batch_build(&batch, &config, 3, sequences.all));
@@ -68,7 +68,7 @@ static void test_lost_labels(void **state) {
     static Tiny tiny;
     TinySequences sequences;
     VlBatch batch;
-    VlModelConfig config = tiny_config(false);
+    VlModelConfig config = tiny_config(TINY_PLAIN);
     tiny_sequences(&tiny, &sequences);
     int64_t labels[] = {1, VL_IGNORE, 40, VL_IGNORE, VL_IGNORE, VL_IGNORE, VL_IGNORE};
     sequences.all[1].labels = labels;
@@ -93,7 +93,7 @@ static void test_sounds(void **state) {
     static Tiny tiny;
     static float fbank[ROWS * VL_FBANK_BINS];
     TinySequences sequences;
-    VlModelConfig config = tiny_config(false);
+    VlModelConfig config = tiny_config(TINY_PLAIN);
     tiny_sequences(&tiny, &sequences);
     config.has_audio = true;
     config.audio.patch_size = 16;
@@ -132,7 +132,7 @@ static void test_refused(void **state) {
     (void)state;
     static Tiny tiny;
     TinySequences sequences;
-    VlModelConfig config = tiny_config(false);
+    VlModelConfig config = tiny_config(TINY_PLAIN);
     tiny_sequences(&tiny, &sequences);
     VlMedium two = {.frames = 2, .pixels = tiny.pixels}, none = {.frames = 0, .pixels = tiny.pixels};
     int64_t ids[] = {1, 2, 3}, labels[] = {1, 2, 3};

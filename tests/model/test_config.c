@@ -20,6 +20,7 @@ static void golden_cases(void **state) {
         {"mistral_clip_stc", VL_CONNECTOR_STC, 4, 1, 4, 12, 9, 2},
         {"mistral_clip_image", VL_CONNECTOR_STC, 4, 1, 8, 20, 4, 2},
         {"qwen2_siglip_v35", VL_CONNECTOR_STC, 4, 0, 4, 8, 16, 2},
+        {"mixtral_clip_stc", VL_CONNECTOR_STC, 4, 1, 4, 12, 4, 2},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         VlModelConfig config;
@@ -43,6 +44,7 @@ static void golden_cases(void **state) {
     assert_int_equal(config.stops, 1);
     assert_int_equal(config.stop[0], 2);
     assert_false(config.decoder.qkv_bias);
+    assert_int_equal(config.decoder.experts, 0);
     assert_true(config.vision.class_token && config.vision.pre_norm && !config.vision.patch_bias);
     assert_int_equal(config.vision.activation, VL_QUICK_GELU);
     assert_string_equal(config.model_type, "videollama2_mistral");
@@ -155,7 +157,8 @@ static void model_keys(void **state) {
         {"model_type", "\"qwen2\"", VL_OK, NULL},
         {"model_type", "\"videollama2\"", VL_OK, NULL},
         {"model_type", "\"videollama2_llama\"", VL_UNSUPPORTED, "videollama2_llama"},
-        {"model_type", "\"videollama2_mixtral\"", VL_UNSUPPORTED, "videollama2_mixtral"},
+        {"model_type", "\"videollama2_mixtral\"", VL_OK, NULL},
+        {"model_type", "\"mixtral\"", VL_OK, NULL},
         {"model_type", "\"mistral\"", VL_OK, NULL},
         {"model_type", NULL, VL_FORMAT, "model_type"},
         {"mm_audio_tower", "\"beats.pt\"", VL_OK, NULL},
@@ -317,6 +320,46 @@ static void windows(void **state) {
         }
         for (int k = 0; k < 4; k++) json_decref(document[k]);
     }
+}
+
+// The mixture of experts: numbers, those of the class in the place of absent ones, and what is refused.
+static void expert_keys(void **state) {
+    const Folder *folder = *state;
+    static const Change changes[] = {
+        {"num_local_experts", "0", VL_INVALID, "num_local_experts is 0"},
+        {"num_local_experts", "100000", VL_INVALID, "num_local_experts is 100000; possible are 1 to 1024"},
+        {"num_local_experts", "\"8\"", VL_FORMAT, "num_local_experts"},
+        {"num_experts_per_tok", "0", VL_INVALID, "num_experts_per_tok is 0"},
+        {"num_experts_per_tok", "9", VL_INVALID, "num_experts_per_tok is 9; possible are 1 to 8"},
+        {"num_experts_per_tok", "8", VL_OK, NULL},
+        {"num_local_experts", "1", VL_INVALID, "num_experts_per_tok is 2 where it is absent, num_local_experts 1"},
+        {"output_router_logits", "true", VL_UNSUPPORTED, "output_router_logits is true; this version knows only false"},
+        {"output_router_logits", "false", VL_OK, NULL},
+        {"router_jitter_noise", "0.01", VL_UNSUPPORTED, "router_jitter_noise is 0.01; this version knows only 0.0"},
+        {"router_jitter_noise", "0", VL_OK, NULL},
+        {"router_aux_loss_coef", "0.02", VL_OK, NULL},
+        {"num_experts", "8", VL_UNSUPPORTED, "num_experts"},
+    };
+    Folder mixtral = *folder;
+    VlModelConfig config;
+    mixtral.model = changed(folder->model, "model_type", "\"videollama2_mixtral\"");
+    for (int i = 0; i < 3; i++) {
+        static const char *const absent[] = {"rope_theta", "rms_norm_eps", "sliding_window"};
+        json_object_del(mixtral.model, absent[i]);
+    }
+    try_changes(&mixtral, false, changes, sizeof changes / sizeof *changes);
+    assert_ok(load(&mixtral, mixtral.model, folder->tower, &config));
+    assert_true(config.decoder.rope_theta == 1e6 && config.decoder.eps == 1e-5F && !config.decoder.qkv_bias);
+    assert_int_equal(config.decoder.window, 0);
+    assert_int_equal(config.decoder.experts, 8);
+    assert_int_equal(config.decoder.experts_per_token, 2);
+    assert_ok(load_changed(&mixtral, false, "sliding_window", "100", &config));
+    assert_int_equal(config.decoder.window, 100);
+    assert_ok(vl_model_config_load(&config, golden_path("mixtral_clip_stc", "model")));
+    assert_int_equal(config.decoder.experts, 4);
+    assert_int_equal(config.decoder.experts_per_token, 2);
+    assert_int_equal(config.decoder.intermediate, 24);
+    json_decref(mixtral.model);
 }
 
 // generation_config.json, and config.json in its place.
@@ -507,6 +550,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(model_keys, open_folder, close_folder),
         cmocka_unit_test_setup_teardown(tower_keys, open_folder, close_folder),
         cmocka_unit_test_setup_teardown(audio_keys, open_folder, close_folder),
+        cmocka_unit_test_setup_teardown(expert_keys, open_folder, close_folder),
         cmocka_unit_test_setup_teardown(values, open_folder, close_folder),
         cmocka_unit_test_setup_teardown(windows, open_folder, close_folder),
         cmocka_unit_test_setup_teardown(generation, open_folder, close_folder),

@@ -50,17 +50,17 @@ static void check_row(Tiny *tiny, VlParam *row, const VlBatch *batch) {
 }
 
 // Rows of the groups `checked` (and of the embedding, when it is the head too).
-static void check_gradients(VlGroups trainable, VlGroups checked, bool tied) {
+static void check_gradients(VlGroups trainable, VlGroups checked, TinyKind kind) {
     Tiny tiny;
     TinySequences sequences;
     VlBatch batch;
-    tiny_open(&tiny, trainable, tied);
+    tiny_open(&tiny, trainable, kind);
     tiny.context->threads = 1;  // hundreds of tiny passes: a second thread would mostly wait
     tiny_sequences(&tiny, &sequences);
     CHECK(vl_batch_build(&batch, vl_vlm_config(tiny.model), 3, sequences.all));
     tiny_loss(&tiny, &batch, true, NULL, NULL);
     VlParams *params = vl_vlm_params(tiny.model);
-    const VlParam *embedding = tied ? vl_params_find(params, "model.embed_tokens.weight") : NULL;
+    const VlParam *embedding = kind == TINY_TIED ? vl_params_find(params, "model.embed_tokens.weight") : NULL;
     int64_t rows = 0;
     for (int64_t i = 0; i < params->count; i++) {
         if (!params->rows[i]->trainable) continue;
@@ -78,25 +78,30 @@ static void check_gradients(VlGroups trainable, VlGroups checked, bool tied) {
 
 static void test_gradients(void **state) {
     (void)state;
-    check_gradients(TINY_BOTH, TINY_BOTH, false);
+    check_gradients(TINY_BOTH, TINY_BOTH, TINY_PLAIN);
+}
+
+static void test_gradients_experts(void **state) {
+    (void)state;
+    const VlGroups llm = VL_GROUP_BIT(VL_GROUP_LLM);
+    check_gradients(llm, llm, TINY_ALL_EXPERTS);
 }
 
 static void test_gradients_tied_and_tower(void **state) {
     (void)state;
     const VlGroups tower = VL_GROUP_BIT(VL_GROUP_VISION_TOWER);
-    check_gradients(TINY_BOTH | tower, tower, true);
+    check_gradients(TINY_BOTH | tower, tower, TINY_TIED);
 }
 
 // Logits, losses and gradients of three packed sequences are those of the three alone.
-static void test_packing(void **state) {
-    (void)state;
+static void check_packing(TinyKind kind) {
     Tiny packed, alone;
     TinySequences sequences;
     VlBatch batch, single;
     VlVlmForward forward;
     float *logits, *reference, losses[64], single_losses[64];
-    tiny_open(&packed, TINY_BOTH, false);
-    tiny_open(&alone, TINY_BOTH, false);
+    tiny_open(&packed, TINY_BOTH, kind);
+    tiny_open(&alone, TINY_BOTH, kind);
     tiny_sequences(&packed, &sequences);
     CHECK(vl_batch_build(&batch, vl_vlm_config(packed.model), 3, sequences.all));
     tiny_loss(&packed, &batch, true, NULL, losses);
@@ -137,14 +142,19 @@ static void test_packing(void **state) {
     tiny_close(&alone);
 }
 
-// With the connector alone its gradients are those of training both, and nothing else has any.
-static void test_frozen(void **state) {
+static void test_packing(void **state) {
     (void)state;
+    check_packing(TINY_PLAIN);
+    check_packing(TINY_EXPERTS);
+}
+
+// With the connector alone its gradients are those of training both, and nothing else has any.
+static void check_frozen(TinyKind kind) {
     Tiny both, connector;
     TinySequences sequences;
     VlBatch batch;
-    tiny_open(&both, TINY_BOTH, false);
-    tiny_open(&connector, VL_GROUP_BIT(VL_GROUP_CONNECTOR), false);
+    tiny_open(&both, TINY_BOTH, kind);
+    tiny_open(&connector, VL_GROUP_BIT(VL_GROUP_CONNECTOR), kind);
     tiny_sequences(&both, &sequences);
     CHECK(vl_batch_build(&batch, vl_vlm_config(both.model), 3, sequences.all));
     double a = tiny_loss(&both, &batch, true, NULL, NULL), b = tiny_loss(&connector, &batch, true, NULL, NULL);
@@ -165,6 +175,34 @@ static void test_frozen(void **state) {
     tiny_close(&connector);
 }
 
+static void test_frozen(void **state) {
+    (void)state;
+    check_frozen(TINY_PLAIN);
+    check_frozen(TINY_EXPERTS);
+}
+
+// The same matrix of all experts lies in memory as one tensor, values and gradients, by the order of the experts.
+static void test_experts_lie_together(void **state) {
+    (void)state;
+    static const char *const names[] = {"w1", "w3", "w2"};
+    Tiny tiny;
+    tiny_open(&tiny, TINY_BOTH, TINY_EXPERTS);
+    for (int i = 0; i < 3; i++) {
+        const VlParam *first = NULL;
+        for (int64_t e = 0; e < 5; e++) {
+            char name[128];
+            snprintf(name, sizeof name, "model.layers.1.block_sparse_moe.experts.%lld.%s.weight", (long long)e,
+                     names[i]);
+            const VlParam *row = vl_params_find(vl_vlm_params(tiny.model), name);
+            assert_non_null(row);
+            if (e == 0) first = row;
+            assert_ptr_equal(row->value.data, (float *)first->value.data + e * vl_elements(row->shape));
+            assert_ptr_equal(row->gradient.data, (float *)first->gradient.data + e * vl_elements(row->shape));
+        }
+    }
+    tiny_close(&tiny);
+}
+
 typedef struct Announced {
     int64_t next;  // all rows from here on were announced
     int64_t calls;
@@ -182,13 +220,12 @@ static VlStatus record(void *user, int64_t first, int64_t count) {
 }
 
 // Every row once, from the last to the first, in the same calls whatever the batch holds.
-static void test_announcements(void **state) {
-    (void)state;
+static void check_announcements(TinyKind kind) {
     static const VlGroups groups[] = {TINY_BOTH, VL_GROUP_BIT(VL_GROUP_CONNECTOR), VL_GROUP_BIT(VL_GROUP_LLM)};
     for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
         Tiny tiny;
         TinySequences sequences;
-        tiny_open(&tiny, groups[g], false);
+        tiny_open(&tiny, groups[g], kind);
         tiny_sequences(&tiny, &sequences);
         VlSequence unlabelled = sequences.all[1];
         unlabelled.labels = NULL;
@@ -211,6 +248,12 @@ static void test_announcements(void **state) {
     }
 }
 
+static void test_announcements(void **state) {
+    (void)state;
+    check_announcements(TINY_PLAIN);
+    check_announcements(TINY_EXPERTS);
+}
+
 static VlStatus fail_at_once(void *user, int64_t first, int64_t count) {
     (void)user;
     return vl_error(VL_COMMUNICATION, "rows %lld+%lld: the link is down", (long long)first, (long long)count);
@@ -225,7 +268,7 @@ static void test_hook_error(void **state) {
     VlVlmForward forward;
     float losses[64];
     VlGradientHook hook = {fail_at_once, NULL};
-    tiny_open(&tiny, TINY_BOTH, false);
+    tiny_open(&tiny, TINY_BOTH, TINY_PLAIN);
     tiny_sequences(&tiny, &sequences);
     CHECK(vl_batch_build(&batch, vl_vlm_config(tiny.model), 3, sequences.all));
     CHECK(vl_vlm_prepare(tiny.model, &batch, true));
@@ -271,23 +314,26 @@ static void check_plan(Tiny *tiny, const VlBatch *batch) {
 
 static void test_plan(void **state) {
     (void)state;
-    Tiny tiny;
-    TinySequences sequences;
-    tiny_open(&tiny, TINY_BOTH, false);
-    tiny_sequences(&tiny, &sequences);
-    for (int64_t count = 1; count <= 3; count += 2) {
-        VlBatch batch;
-        CHECK(vl_batch_build(&batch, vl_vlm_config(tiny.model), count, sequences.all));
-        check_plan(&tiny, &batch);
-        vl_batch_free(&batch);
+    static const TinyKind kinds[] = {TINY_PLAIN, TINY_EXPERTS};
+    for (int k = 0; k < 2; k++) {
+        Tiny tiny;
+        TinySequences sequences;
+        tiny_open(&tiny, TINY_BOTH, kinds[k]);
+        tiny_sequences(&tiny, &sequences);
+        for (int64_t count = 1; count <= 3; count += 2) {
+            VlBatch batch;
+            CHECK(vl_batch_build(&batch, vl_vlm_config(tiny.model), count, sequences.all));
+            check_plan(&tiny, &batch);
+            vl_batch_free(&batch);
+        }
+        tiny_close(&tiny);
     }
-    tiny_close(&tiny);
 }
 
 static int64_t planned_flops(VlGroups trainable, const VlBatch *batch, bool backward) {
     VlContext *plan;
     VlVlm *planned;
-    VlModelConfig config = tiny_config(false);
+    VlModelConfig config = tiny_config(TINY_PLAIN);
     CHECK(vl_context_create_plan(&plan, VL_DEVICE_CPU, 1));
     CHECK(vl_vlm_create(&planned, plan, &config, trainable));
     CHECK(vl_params_bind(plan, vl_vlm_params(planned), VL_F32));
@@ -304,7 +350,7 @@ static void test_no_needless_work(void **state) {
     Tiny tiny = {0};
     TinySequences sequences;
     VlBatch text, video;
-    VlModelConfig config = tiny_config(false);
+    VlModelConfig config = tiny_config(TINY_PLAIN);
     const VlGroups connector = VL_GROUP_BIT(VL_GROUP_CONNECTOR), llm = VL_GROUP_BIT(VL_GROUP_LLM);
     tiny_sequences(&tiny, &sequences);
     CHECK(vl_batch_build(&text, &config, 1, &sequences.all[0]));
@@ -327,8 +373,8 @@ static void test_no_needless_work(void **state) {
 }
 
 // The whole way from nothing to gradients of one batch, for the n-th failing allocation.
-static VlStatus run_all(void) {
-    VlModelConfig config = tiny_config(false);
+static VlStatus run_all(TinyKind kind) {
+    VlModelConfig config = tiny_config(kind);
     VlStatus status;
     VlContext *context;
     VlVlm *model = NULL;
@@ -351,13 +397,12 @@ done:
     return status;
 }
 
-static void test_faults(void **state) {
-    (void)state;
+static void check_faults(TinyKind kind) {
     int64_t failures = 0;
     for (;; failures++) {
         assert_true(failures < 100000);
         vl_fault_arm(failures);
-        VlStatus status = run_all();
+        VlStatus status = run_all(kind);
         vl_fault_arm(-1);
         if (status == VL_OK) break;
         if (!vl_error_text()[0]) fail_msg("failure %lld has no text", (long long)failures);
@@ -365,12 +410,24 @@ static void test_faults(void **state) {
     assert_true(failures > 100);
 }
 
+static void test_faults(void **state) {
+    (void)state;
+    check_faults(TINY_PLAIN);
+    check_faults(TINY_EXPERTS);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gradients),     cmocka_unit_test(test_gradients_tied_and_tower),
-        cmocka_unit_test(test_packing),       cmocka_unit_test(test_frozen),
-        cmocka_unit_test(test_announcements), cmocka_unit_test(test_hook_error),
-        cmocka_unit_test(test_plan),          cmocka_unit_test(test_no_needless_work),
+        cmocka_unit_test(test_gradients),
+        cmocka_unit_test(test_gradients_tied_and_tower),
+        cmocka_unit_test(test_gradients_experts),
+        cmocka_unit_test(test_packing),
+        cmocka_unit_test(test_frozen),
+        cmocka_unit_test(test_experts_lie_together),
+        cmocka_unit_test(test_announcements),
+        cmocka_unit_test(test_hook_error),
+        cmocka_unit_test(test_plan),
+        cmocka_unit_test(test_no_needless_work),
         cmocka_unit_test(test_faults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

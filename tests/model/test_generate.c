@@ -2,8 +2,7 @@
 #include "tests/model/tiny_model.h"
 
 // Logits of every position of a prompt with a video, whole and in pieces through the cache.
-static void test_cache(void **state) {
-    (void)state;
+static void check_cache(TinyKind kind) {
     static const int64_t tail[] = {12, 30, 44, 2, 9, 3, 5};
     enum { TAIL = sizeof tail / sizeof *tail, PREFIX = 4 };
     Tiny tiny;
@@ -12,7 +11,7 @@ static void test_cache(void **state) {
     VlVlmForward forward;
     VlKvCache cache;
     float *logits, piece[TAIL * TINY_VOCABULARY];
-    tiny_open(&tiny, 0, false);
+    tiny_open(&tiny, 0, kind);
     tiny_sequences(&tiny, &sequences);
     int64_t ids[PREFIX + TAIL] = {1, 7, VL_VIDEO_ID, 8};
     memcpy(ids + PREFIX, tail, sizeof tail);
@@ -58,6 +57,12 @@ static void test_cache(void **state) {
     tiny_close(&tiny);
 }
 
+static void test_cache(void **state) {
+    (void)state;
+    check_cache(TINY_PLAIN);
+    check_cache(TINY_EXPERTS);
+}
+
 typedef struct Heard {
     int64_t count, ids[32];
 } Heard;
@@ -77,7 +82,7 @@ static void test_greedy(void **state) {
     TinySequences sequences;
     int64_t ids[NEW], count, stopped[NEW], all[7 + NEW];
     Heard heard = {0};
-    tiny_open(&tiny, 0, false);
+    tiny_open(&tiny, 0, TINY_PLAIN);
     tiny_sequences(&tiny, &sequences);
     VlSequence prompt = sequences.all[1];
     VlGenerateOptions options = {.max_new_tokens = NEW, .top_p = 1, .token = hear, .user = &heard};
@@ -117,7 +122,7 @@ static void test_sampling_is_seeded(void **state) {
     enum { NEW = 12 };
     Tiny tiny;
     int64_t a[NEW], b[NEW], c[NEW], count;
-    tiny_open(&tiny, 0, false);
+    tiny_open(&tiny, 0, TINY_PLAIN);
     VlSequence prompt = {8, tiny_text_ids, NULL, 0, NULL};
     VlGenerateOptions options = {.max_new_tokens = NEW, .temperature = 2, .top_p = 1, .seed = 5};
     CHECK(vl_generate(tiny.model, &prompt, &options, a, &count));
@@ -187,7 +192,7 @@ static void test_window(void **state) {
     (void)state;
     Tiny tiny;
     int64_t ids[8], count;
-    VlModelConfig config = tiny_config(false);
+    VlModelConfig config = tiny_config(TINY_PLAIN);
     config.decoder.window = 12;
     CHECK(vl_context_create(&tiny.context, VL_DEVICE_CPU, 2));
     CHECK(vl_vlm_create(&tiny.model, tiny.context, &config, 0));
@@ -209,7 +214,7 @@ static void test_refused(void **state) {
     Tiny tiny;
     int64_t ids[4], count, order[2];
     const float damaged[2] = {0, NAN};
-    tiny_open(&tiny, 0, false);
+    tiny_open(&tiny, 0, TINY_PLAIN);
     VlSequence prompt = {8, tiny_text_ids, NULL, 0, NULL}, empty = {0, tiny_text_ids, NULL, 0, NULL};
     const VlGenerateOptions good = {.max_new_tokens = 4, .top_p = 1};
     VlGenerateOptions options = good;

@@ -41,6 +41,49 @@ static void layout(void **state) {
     vl_params_free(NULL, &params);
 }
 
+// Joined rows are one tensor in memory, trained and frozen, whatever their extents.
+static void joined(void **state) {
+    (void)state;
+    static const char *const names[] = {"before", "experts.0", "experts.1", "experts.2", "after"};
+    for (int trained = 0; trained < 2; trained++) {
+        VlContext *context = open_context(64);
+        VlParams params = {0};
+        for (int i = 0; i < 5; i++) {
+            VlParam *row;
+            assert_ok(vl_params_register(&params, &row, names[i], VL_GROUP_LLM, normal, true, 3, 5));
+            row->joined = i == 2 || i == 3;
+        }
+        if (trained) vl_params_set_trainable(&params, VL_GROUP_BIT(VL_GROUP_LLM));
+        assert_ok(vl_params_bind(context, &params, VL_BF16));
+        static const int64_t offsets[] = {0, 16, 31, 46, 64};
+        for (int i = 0; i < 5; i++) {
+            const VlParam *row = params.rows[i];
+            assert_int_equal(row->offset, trained ? offsets[i] : -1);
+            assert_ptr_equal(row->value.data, (VlBf16 *)params.rows[0]->value.data + offsets[i]);
+            if (trained) assert_ptr_equal(row->gradient.data, (float *)params.flat_gradient.data + offsets[i]);
+            if (trained) assert_ptr_equal(row->remainder.data, (int16_t *)params.flat_remainder.data + offsets[i]);
+        }
+        assert_int_equal(params.trainable_elements, trained ? 80 : 0);
+        assert_int_equal(trained ? params.trainable_bytes : params.frozen_bytes, 80 * 2);
+        for (int i = 0; i < 5; i++) assert_ok(vl_params_initialise(context, &params, params.rows[i], 3));
+        float *all = download(context, vl_tensor(params.rows[1]->value.data, VL_BF16, 3, 3, 5)), one[15];
+        for (int i = 0; i < 3; i++) {
+            float expected[15];
+            vl_init_values(normal, names[i + 1], 3, 0, 15, expected);
+            assert_ok(vl_params_get(context, params.rows[i + 1], one));
+            for (int k = 0; k < 15; k++) {
+                float upper = trained ? vl_f32_from_bf16(vl_halves_from_f32(expected[k]).upper)
+                                      : vl_f32_from_bf16(vl_bf16_from_f32(expected[k]));
+                if (all[15 * i + k] != upper || one[k] != (trained ? expected[k] : upper))
+                    fail_msg("%s, element %d", names[i + 1], k);
+            }
+        }
+        vl_free(all);
+        vl_params_free(context, &params);
+        vl_context_free(context);
+    }
+}
+
 static void memory_of(VlDtype dtype) {
     VlContext *context = open_context(1 << 16);
     VlParams params = {0};
@@ -180,8 +223,9 @@ static void groups(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(layout),         cmocka_unit_test(memory), cmocka_unit_test(planning),
-        cmocka_unit_test(initialisation), cmocka_unit_test(values), cmocka_unit_test(groups),
+        cmocka_unit_test(layout),   cmocka_unit_test(joined),         cmocka_unit_test(memory),
+        cmocka_unit_test(planning), cmocka_unit_test(initialisation), cmocka_unit_test(values),
+        cmocka_unit_test(groups),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

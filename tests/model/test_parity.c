@@ -28,7 +28,7 @@
 static const char *const cases[] = {
     "mistral_clip_stc", "mistral_clip_image",  "mistral_text_only", "conn_linear",      "conn_mlp2x_gelu",
     "conn_stp",         "conn_spatial_conv",   "conn_spatial_pool", "qwen2_siglip_v35", "qwen2_tied",
-    "audio_qwen2",      "audio_qwen2_nodecay", "av_qwen2_siglip"};
+    "audio_qwen2",      "audio_qwen2_nodecay", "av_qwen2_siglip",   "mixtral_clip_stc"};
 enum { CASES = sizeof cases / sizeof *cases };
 
 static int wanted;  // names on the command line; 0: all cases
@@ -243,7 +243,7 @@ static void test_generation(void **state) {
         check_generation(cases[i]);
         checked++;
     }
-    if (wanted == 0) assert_int_equal(checked, 4);
+    if (wanted == 0) assert_int_equal(checked, 5);
 }
 
 static void expect_failure(VlStatus status, const char *text, int count, const char *const *words) {

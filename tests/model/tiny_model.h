@@ -33,7 +33,15 @@ typedef struct Tiny {
     float pixels[TINY_FRAMES * 3 * TINY_SIDE * TINY_SIDE];
 } Tiny;
 
-static inline VlModelConfig tiny_config(bool tied) {
+typedef enum TinyKind {
+    TINY_PLAIN,
+    TINY_TIED,        // the head is the embedding
+    TINY_EXPERTS,     // two of five experts for a token; an expert's elements are no multiple of 16
+    TINY_ALL_EXPERTS  // all three of them: the loss is smooth in the router's weights
+} TinyKind;
+
+static inline VlModelConfig tiny_config(TinyKind kind) {
+    bool experts = kind == TINY_EXPERTS || kind == TINY_ALL_EXPERTS;
     return (VlModelConfig){
         .model_type = "videollama2_qwen2",
         .has_vision = true,
@@ -51,7 +59,7 @@ static inline VlModelConfig tiny_config(bool tied) {
         .connector =
             {.kind = VL_CONNECTOR_STC, .depth = 4, .kt = 2, .kh = 2, .kw = 2, .padding = 1, .input = 24, .output = 36},
         .decoder = {.hidden = 36,
-                    .intermediate = 52,
+                    .intermediate = experts ? 15 : 52,
                     .layers = 3,
                     .heads = 6,
                     .kv_heads = 2,
@@ -60,7 +68,13 @@ static inline VlModelConfig tiny_config(bool tied) {
                     .eps = 1e-5f,
                     .rope_theta = 10000,
                     .qkv_bias = true,
-                    .tied = tied,
+                    .tied = kind == TINY_TIED,
+                    .experts = !experts                   ? 0
+                               : kind == TINY_ALL_EXPERTS ? 3
+                                                          : 5,
+                    .experts_per_token = !experts                   ? 0
+                                         : kind == TINY_ALL_EXPERTS ? 3
+                                                                    : 2,
                     .initializer_range = 0.2f},
         .num_frames = 2,
         .stops = 1,
@@ -86,8 +100,8 @@ static inline void tiny_fill(Tiny *tiny) {
     }
 }
 
-static inline void tiny_open(Tiny *tiny, VlGroups trainable, bool tied) {
-    VlModelConfig config = tiny_config(tied);
+static inline void tiny_open(Tiny *tiny, VlGroups trainable, TinyKind kind) {
+    VlModelConfig config = tiny_config(kind);
     CHECK(vl_context_create(&tiny->context, VL_DEVICE_CPU, 2));
     CHECK(vl_vlm_create(&tiny->model, tiny->context, &config, trainable));
     CHECK(vl_params_bind(tiny->context, vl_vlm_params(tiny->model), VL_F32));

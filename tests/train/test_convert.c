@@ -127,7 +127,8 @@ static void same_files(const char *a, const char *b) {
 // ---- There and back -------------------------------------------------------------------
 
 static void golden_models_come_back(void **state) {
-    static const char *const cases[] = {"mistral_clip_stc", "mistral_text_only", "qwen2_siglip_v35", "conn_linear"};
+    static const char *const cases[] = {"mistral_clip_stc", "mistral_text_only", "qwen2_siglip_v35", "conn_linear",
+                                        "mixtral_clip_stc"};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char model[VL_PATH_MAX], checkpoint[VL_PATH_MAX], back[VL_PATH_MAX], name[128];
         snprintf(model, sizeof model, "%s/tests/golden/model/%s/model", VL_SOURCE_DIR, cases[i]);
