@@ -118,11 +118,11 @@ static VlStatus check_once(const int64_t *source, int64_t rows, int64_t text_row
 
 // As far as vl_indices knows source.
 static VlStatus check_source(VlContext *context, VlTensor source, int64_t text_rows) {
-    uint8_t *seen;
-    VL_TRY(VL_NEW(&seen, source.dim[0]));
+    uint8_t *seen = NULL;
     vl_device_open(context);
     const int64_t *known = vl_indices(context, source);
-    VlStatus status = known ? check_once(known, source.dim[0], text_rows, seen) : VL_OK;
+    VlStatus status = known ? VL_NEW(&seen, source.dim[0]) : VL_OK;
+    if (known && status == VL_OK) status = check_once(known, source.dim[0], text_rows, seen);
     vl_device_close(context);
     vl_free(seen);
     return status;

@@ -100,6 +100,12 @@ static inline bool process_exists(const char *name) {
     return process_call(&process, 10, "sh", "-c", command) == 0;
 }
 
+static inline int occurrences(const char *text, const char *word) {
+    int count = 0;
+    for (; (text = strstr(text, word)); text++) count++;
+    return count;
+}
+
 static inline int count_lines(const char *text) {
     int lines = 0;
     for (; *text; text++) lines += *text == '\n';

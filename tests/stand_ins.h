@@ -18,10 +18,4 @@ static inline void use_stand_ins(const char *gpus, const char *streams, const ch
     unsetenv("VL_TEST_NCCL_FAIL");
 }
 
-static inline int occurrences(const char *text, const char *word) {
-    int count = 0;
-    for (; (text = strstr(text, word)); text++) count++;
-    return count;
-}
-
 #endif

@@ -51,7 +51,7 @@ static __device__ void fill_strip(float *strip, const BiasShared<Tile> &shared, 
 }
 
 template <class Tile>
-static __global__ void __launch_bounds__(Tile::THREADS) bias_kernel(Attention<typename Tile::Element> a) {
+static __global__ void __launch_bounds__(Tile::THREADS, 1) bias_kernel(Attention<typename Tile::Element> a) {
     constexpr int BAND = BiasShared<Tile>::BAND, ROWS = Tile::ROWS, COLUMNS = Tile::COLUMNS;
     static_assert(ROWS == COLUMNS && BAND <= Tile::THREADS, "a strip is two tiles of keys, a thread has one distance");
     VL_DYNAMIC_SHARED(typename Tile::Shared, memory);

@@ -94,7 +94,7 @@ static __device__ __forceinline__ bool find_span(Span *span, const Sequences &s,
 }
 
 template <int WIDTH>
-static __global__ void __launch_bounds__(THREADS)
+static __global__ void __launch_bounds__(THREADS, 1)
     convolve_kernel(Bf16 *y, const Bf16 *x, const Bf16 *w, const Bf16 *bias, Sequences s, bool add) {
     constexpr int STAGE = TAPS * WIDTH * STRIDE<WIDTH>;
     VL_DYNAMIC_SHARED(Bf16, stages);  // two of them, then rows of x
@@ -176,7 +176,7 @@ static __device__ __forceinline__ void multiply_rows(float (&sums)[WIDTH / 16][W
 }
 
 template <int WIDTH>
-static __global__ void __launch_bounds__(WEIGHT_THREADS)
+static __global__ void __launch_bounds__(WEIGHT_THREADS, 1)
     weight_kernel(float *dw, const Bf16 *dy, const Bf16 *x, Sequences s) {
     constexpr int STAGE = (2 * TIMES + WEIGHT_WARPS - 1) * STRIDE<WIDTH>;
     VL_DYNAMIC_SHARED(Bf16, stages);  // two of them: rows of dy, rows of x

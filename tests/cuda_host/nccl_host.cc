@@ -180,7 +180,7 @@ void move_group(ncclComm *comm, Work *work) {
         const Part &send = work->sends[peer], &receive = work->receives[peer];
         if (!takes_part(work, peer)) continue;
         MPI_Request requests[2];
-        memcpy(out, send.memory, send.bytes);
+        if (send.memory) memcpy(out, send.memory, send.bytes);
         MPI_Irecv(in, (int)receive.bytes, MPI_BYTE, (int)peer, DATA_TAG, comm->world, &requests[0]);
         MPI_Isend(out, (int)send.bytes, MPI_BYTE, (int)peer, DATA_TAG, comm->world, &requests[1]);
         work->requests.insert(work->requests.end(), requests, requests + 2);

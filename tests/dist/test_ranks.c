@@ -10,12 +10,6 @@ static int ranks(const char *count, const char *mode, double limit) {
                         VL_RANKS_PROGRAM, mode, count);
 }
 
-static int occurrences(const char *text, const char *word) {
-    int count = 0;
-    for (; (text = strstr(text, word)); text++) count++;
-    return count;
-}
-
 static void alone_without_mpirun(void **state) {
     (void)state;
     int code = process_call(&process, 60, VL_RANKS_PROGRAM, "all", "1");

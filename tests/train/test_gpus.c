@@ -3,6 +3,7 @@
 //
 // test_gpus [NAME]: only the tests of that name.
 #include "tests/stand_ins.h"
+#include "tests/train/call_ranks.h"
 #include "tests/train/runs.h"
 
 #ifndef VL_NCCL_FOLDER
@@ -17,16 +18,10 @@ int main(void) {
 static Process process;
 static const char *const counts[] = {"1", "2", "4"};
 
+// `way`: what is said of how gradients are summed.
 static void ranks(void **state, const char *count, const char *mode, const char *way) {
-    int code = process_call(&process, 1800, "mpirun", "-n", count, "--oversubscribe", "--mca", "mpi_yield_when_idle",
-                            "1", VL_RANK_PROGRAM, *state, mode);
-    if (code != 0 || occurrences(process.out, "rank done") != atoi(count)) {
-        fail_msg("%s ranks: exit code %d: %s%s", count, code, process.out, process.err);
-    }
+    call_ranks(&process, 1800, count, VL_RANK_PROGRAM, *state, mode);
     if (!strstr(process.err, way)) fail_msg("%s ranks: '%s' was not said: %s", count, way, process.err);
-    for (char *rest = process.out, *line; (line = strsep(&rest, "\n"));) {
-        if (strstr(line, "within")) print_message("%s ranks, %s: %s\n", count, way, line);
-    }
 }
 
 static void through_nccl(void **state) {

@@ -2,7 +2,7 @@
 // any sample at all, take part in every step, and the losses are the same.
 #include "data/loader.h"
 #include "data/pack.h"
-#include "tests/process.h"
+#include "tests/train/call_ranks.h"
 #include "tests/train/mixes.h"
 
 #define AV GOLDEN "/model_av"
@@ -171,19 +171,10 @@ static void mixes_are_many(void **state) {
 
 // ---- The runs
 
-static void train_on(void **state, const char *ranks) {
-    int code = process_call(&process, 240, "mpirun", "-n", ranks, "--oversubscribe", "--mca", "mpi_yield_when_idle",
-                            "1", VL_MIXES_PROGRAM, *state);
-    int done = 0;
-    for (const char *at = process.out; (at = strstr(at, "rank done")); at++) done++;
-    if (code != 0 || done != atoi(ranks))
-        fail_msg("%s ranks: exit code %d, %d done: %s%s", ranks, code, done, process.out, process.err);
-}
-
 static void losses_are_equal(void **state) {
     static const char *const ranks[] = {"1", "2", "4"};
     double worst[2] = {0};
-    for (int i = 0; i < 3; i++) train_on(state, ranks[i]);
+    for (int i = 0; i < 3; i++) call_ranks(&process, 240, ranks[i], VL_MIXES_PROGRAM, *state, NULL);
     for (int64_t number = 0; number < MIX_RUNS; number++) {
         Curve one, some;
         char run[VL_PATH_MAX];

@@ -1,32 +1,19 @@
 // Training under mpirun: the same curve on any number of ranks, and a rank that dies.
-#include "tests/process.h"
+#include "tests/train/call_ranks.h"
 #include "tests/train/runs.h"
 
 static Process process;
 
-static void ranks(void **state, const char *count, const char *mode, int expected) {
-    int code = process_call(&process, 600, "mpirun", "-n", count, "--oversubscribe", "--mca", "mpi_yield_when_idle",
-                            "1", VL_RANK_PROGRAM, *state, mode);
-    int done = 0;
-    for (const char *at = process.out; (at = strstr(at, "rank done")); at++) done++;
-    if (code != 0 || done != expected) {
-        fail_msg("%s ranks: exit code %d, %d done: %s%s", count, code, done, process.out, process.err);
-    }
-    for (char *rest = process.out, *line; (line = strsep(&rest, "\n"));) {
-        if (strstr(line, "within")) print_message("%s ranks: %s\n", count, line);
-    }
-}
-
-static void two_ranks(void **state) { ranks(state, "2", "all", 2); }
+static void two_ranks(void **state) { call_ranks(&process, 600, "2", VL_RANK_PROGRAM, *state, "all"); }
 
 static void four_ranks_then_three(void **state) {
-    ranks(state, "4", "leave", 4);
-    ranks(state, "3", "go_on", 3);
+    call_ranks(&process, 600, "4", VL_RANK_PROGRAM, *state, "leave");
+    call_ranks(&process, 600, "3", VL_RANK_PROGRAM, *state, "go_on");
 }
 
 static void two_ranks_then_four_hear(void **state) {
-    ranks(state, "2", "hear", 2);
-    ranks(state, "4", "hear_again", 4);
+    call_ranks(&process, 600, "2", VL_RANK_PROGRAM, *state, "hear");
+    call_ranks(&process, 600, "4", VL_RANK_PROGRAM, *state, "hear_again");
 }
 
 // The child that a process has started last: of mpirun's, the last rank.
