@@ -41,7 +41,8 @@ typedef enum TinyKind {
 } TinyKind;
 
 static inline VlModelConfig tiny_config(TinyKind kind) {
-    bool experts = kind == TINY_EXPERTS || kind == TINY_ALL_EXPERTS;
+    static const int64_t experts[] = {[TINY_EXPERTS] = 5, [TINY_ALL_EXPERTS] = 3};
+    static const int64_t experts_per_token[] = {[TINY_EXPERTS] = 2, [TINY_ALL_EXPERTS] = 3};
     return (VlModelConfig){
         .model_type = "videollama2_qwen2",
         .has_vision = true,
@@ -59,7 +60,7 @@ static inline VlModelConfig tiny_config(TinyKind kind) {
         .connector =
             {.kind = VL_CONNECTOR_STC, .depth = 4, .kt = 2, .kh = 2, .kw = 2, .padding = 1, .input = 24, .output = 36},
         .decoder = {.hidden = 36,
-                    .intermediate = experts ? 15 : 52,
+                    .intermediate = experts[kind] > 0 ? 15 : 52,
                     .layers = 3,
                     .heads = 6,
                     .kv_heads = 2,
@@ -69,12 +70,8 @@ static inline VlModelConfig tiny_config(TinyKind kind) {
                     .rope_theta = 10000,
                     .qkv_bias = true,
                     .tied = kind == TINY_TIED,
-                    .experts = !experts                   ? 0
-                               : kind == TINY_ALL_EXPERTS ? 3
-                                                          : 5,
-                    .experts_per_token = !experts                   ? 0
-                                         : kind == TINY_ALL_EXPERTS ? 3
-                                                                    : 2,
+                    .experts = experts[kind],
+                    .experts_per_token = experts_per_token[kind],
                     .initializer_range = 0.2f},
         .num_frames = 2,
         .stops = 1,
