@@ -16,6 +16,7 @@ static inline void use_stand_ins(const char *gpus, const char *streams, const ch
     snprintf(path, sizeof path, "%s:%s", library, own);
     setenv("LD_LIBRARY_PATH", path, 1);
     unsetenv("VL_TEST_NCCL_FAIL");
+    unsetenv("VL_TEST_SHARED");
 }
 
 #endif

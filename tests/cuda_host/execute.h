@@ -31,7 +31,8 @@ inline uint3 threadIdx, blockIdx;
 inline dim3 blockDim, gridDim;
 inline constexpr int warpSize = 32;
 
-enum { EXECUTE_THREADS = 1024, EXECUTE_LANES = 32, EXECUTE_PLAIN_SHARED = 48 << 10, EXECUTE_SHARED = 227 << 10 };
+// Those of compute capability 8.0, the least that kernels are written for.
+enum { EXECUTE_THREADS = 1024, EXECUTE_LANES = 32, EXECUTE_PLAIN_SHARED = 48 << 10, EXECUTE_SHARED = 163 << 10 };
 
 // Where in the source a thread waits.
 using ExecuteWhere = std::source_location;

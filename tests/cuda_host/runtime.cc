@@ -121,12 +121,13 @@ cudaError_t cudaGetDevice(int *device) {
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
     if (device < 0 || device >= device_count()) return failed(cudaErrorInvalidDevice);
+    const char *shared = getenv("VL_TEST_SHARED");
     *properties = {.name = "host execution",
                    .totalGlobalMem = WHOLE,
                    .sharedMemPerBlock = EXECUTE_PLAIN_SHARED,
-                   .sharedMemPerBlockOptin = EXECUTE_SHARED,
+                   .sharedMemPerBlockOptin = shared ? (size_t)atol(shared) : (size_t)EXECUTE_SHARED,
                    .sharedMemPerMultiprocessor = EXECUTE_SHARED + 1024,
-                   .major = 9,
+                   .major = 8,
                    .minor = 0,
                    .multiProcessorCount = PROCESSORS,
                    .warpSize = EXECUTE_LANES,

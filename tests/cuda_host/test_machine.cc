@@ -284,10 +284,10 @@ static void test_launches(void **) {
     assert_int_equal(try_launch(1, 32, (48 << 10) + 1), cudaErrorInvalidValue);
     const void *kernel = (const void *)fill_shared;
     auto attribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
-    assert_int_equal(cudaFuncSetAttribute(kernel, attribute, (227 << 10) + 1), cudaErrorInvalidValue);
-    require(cudaFuncSetAttribute(kernel, attribute, 227 << 10));
-    require(try_launch(1, 32, 227 << 10));
-    assert_int_equal(try_launch(1, 32, (227 << 10) + 1), cudaErrorInvalidValue);
+    assert_int_equal(cudaFuncSetAttribute(kernel, attribute, (163 << 10) + 1), cudaErrorInvalidValue);
+    require(cudaFuncSetAttribute(kernel, attribute, 163 << 10));
+    require(try_launch(1, 32, 163 << 10));
+    assert_int_equal(try_launch(1, 32, (163 << 10) + 1), cudaErrorInvalidValue);
     Device<int> y({0});
     start(fill_shared, 1, 32, 100, y.data, 100);
     assert_int_equal(y.read()[0], -1);

@@ -130,6 +130,17 @@ static void an_error_of_one_rank_ends_all(void **state) {
     assert_int_equal(occurrences(process.out, "noticed: "), 2);
 }
 
+static void a_small_gpu_is_refused(void **state) {
+    (void)state;
+    use_stand_ins("1", "eager", VL_NCCL_FOLDER);
+    setenv("VL_TEST_SHARED", "101376", 1);
+    int code = start(VL_DEVICE_RANKS_PROGRAM, "all", "1", "host memory", "");
+    assert_true(code != 0 && code != -1);
+    if (!strstr(process.out, "a block has 101376 bytes of shared memory, kernels take up to 166912")) {
+        fail_msg("exit code %d: %s%s", code, process.out, process.err);
+    }
+}
+
 int main(void) {
     if (!process_exists("mpirun")) {
         printf("skipped: mpirun is missing\n");
@@ -144,6 +155,7 @@ int main(void) {
         cmocka_unit_test(faults_end_all_ranks),
         cmocka_unit_test(a_killed_rank_ends_all_ranks),
         cmocka_unit_test(an_error_of_one_rank_ends_all),
+        cmocka_unit_test(a_small_gpu_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
