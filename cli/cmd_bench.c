@@ -5,6 +5,7 @@
 
 #include "cli/commands.h"
 #include "cli/model_open.h"
+#include "ops/profile.h"
 #include "train/bench_data.h"
 #include "train/bench_machine.h"
 #include "train/bench_train.h"
@@ -85,7 +86,59 @@ static void print_train(const VlBenchTrainResult *result, const VlBenchTrainOpti
            result->optimizer, vl_dtype_name(options->dtype), result->threads, options->steps,
            vl_device_name(options->device));
     print_gpu(result, json);
-    if (json) printf("}\n");
+}
+
+// ---- Where a step's time goes
+
+enum { MOST_LINES = VL_PROFILE_PARTS * (VL_CALLS + 1) };
+typedef struct Line {
+    const char *part, *operation;  // operation NULL: all of the part
+    VlProfileRow row;
+} Line;
+
+static double lost(const Line *line) { return line->row.seconds - line->row.limit; }
+
+// Sums of parts first, then what loses most against the limits.
+static int worst_first(const void *a, const void *b) {
+    const Line *x = a, *y = b;
+    if (!x->operation != !y->operation) return x->operation ? 1 : -1;
+    return (lost(x) < lost(y)) - (lost(x) > lost(y));
+}
+
+static int64_t collect_lines(const VlProfile *profile, Line *lines) {
+    int64_t count = 0;
+    for (int part = 0; part <= VL_BENCH_OPTIMIZER; part++) {
+        const char *name = part == VL_BENCH_OPTIMIZER ? "optimizer" : vl_group_name((VlGroup)part);
+        Line all = {.part = name};
+        for (int call = 0; call < VL_CALLS; call++) {
+            VlProfileRow row = profile->of[part][call];
+            if (row.calls == 0) continue;
+            lines[count++] = (Line){name, vl_call_name((VlCall)call), row};
+            all.row.calls += row.calls;
+            all.row.seconds += row.seconds;
+            all.row.limit += row.limit;
+        }
+        if (all.row.calls > 0) lines[count++] = all;
+    }
+    qsort(lines, (size_t)count, sizeof *lines, worst_first);
+    return count;
+}
+
+static void print_profile(const VlProfile *profile, bool json) {
+    Line lines[MOST_LINES];
+    int64_t count = collect_lines(profile, lines);
+    const char *format = json ? "%s{\"part\": \"%s\", \"operation\": \"%s\", \"calls\": %" PRId64
+                                ", \"seconds\": %.6f, \"limit\": %.6f}"
+                              : "%s%-16s %-32s %6" PRId64 " %10.6f %10.6f";
+    printf(json ? ", \"profile\": [" : "%-16s %-32s %6s %10s %10s %8s\n", "part", "operation", "calls", "seconds",
+           "limit", "reached");
+    for (int64_t i = 0; i < count; i++) {
+        const Line *line = &lines[i];
+        printf(format, json && i > 0 ? ", " : "", line->part, line->operation ? line->operation : "all",
+               line->row.calls, line->row.seconds, line->row.limit);
+        if (!json) printf(" %7.1f%%\n", 100 * line->row.limit / line->row.seconds);
+    }
+    if (json) printf("]");
 }
 
 static VlStatus bench_train(int argc, char **argv) {
@@ -94,7 +147,8 @@ static VlStatus bench_train(int argc, char **argv) {
     const char *trainable = "connector,llm", *text_tokens = "1024", *dtype = "f32", *device = "auto";
     VlBenchTrainOptions options = {.frames = -1, .text_tokens = tokens, .steps = 5};
     VlBenchTrainResult result;
-    bool json = false, help;
+    VlProfile profile = {0};
+    bool json = false, profiled = false, help;
     VlOption option[] = {
         {"model", VL_OPTION_STRING, &options.model, "DIR", "model folder; config.json is enough", true},
         {"trainable", VL_OPTION_STRING, &trainable, "LIST", "parts that train (connector,llm)", false},
@@ -107,6 +161,8 @@ static VlStatus bench_train(int argc, char **argv) {
         {"threads", VL_OPTION_INT64, &options.threads, "N", "CPU threads (0: as many as the process may use)", false},
         {"device", VL_OPTION_STRING, &device, "auto|cpu|cuda", "where to compute (auto)", false},
         {"steps", VL_OPTION_INT64, &options.steps, "N", "timed steps (5)", false},
+        {"profile", VL_OPTION_FLAG, &profiled, NULL,
+         "then one more step in which each operation is waited for and held against the machine's limits", false},
         {"json", VL_OPTION_FLAG, &json, NULL, "one object on standard output", false}};
     VlCommand command = {"bench train",
                          "Training steps on synthetic input: forward, backward, clipping, AdamW.",
@@ -122,8 +178,11 @@ static VlStatus bench_train(int argc, char **argv) {
     VL_TRY(vl_groups_parse(trainable, &options.trainable));
     if (options.frames == -1) options.frames = options.audio_rows > 0 ? 0 : 8;
     VL_TRY(parse_list(text_tokens, MOST, tokens, &options.samples));
+    if (profiled) options.profile = &profile;
     VL_TRY(vl_bench_train(&options, &result));
     print_train(&result, &options, json);
+    if (profiled) print_profile(&profile, json);
+    if (json) printf("}\n");
     return VL_OK;
 }
 

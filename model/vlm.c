@@ -6,6 +6,7 @@
 #include "model/connector.h"
 #include "model/decoder.h"
 #include "model/vit.h"
+#include "ops/profile.h"
 
 enum { LOGIT_ROWS = 64 };  // rows whose logits are in memory together
 
@@ -93,6 +94,7 @@ static void charge(VlVlm *model, VlGroup group) {
         }
     }
     model->charged = *now;
+    vl_profile_charge(model->context->profile, group);
 }
 
 static bool trains(const VlVlm *model, VlGroup group) { return model->trainable & VL_GROUP_BIT(group); }

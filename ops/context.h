@@ -21,6 +21,7 @@
 
 typedef struct VlBackend VlBackend;
 typedef struct VlContext VlContext;
+typedef struct VlProfile VlProfile;
 
 // A stack of device memory: push on the way forward, release to a mark on the way back. `peak` is the plan's answer.
 typedef struct VlArena {
@@ -44,7 +45,8 @@ struct VlContext {
     VlArena activations;    // what forward saves for backward, and the features in between
     VlArena scratch;        // temporaries of one function
     VlFlops flops;          // of the operations run, or planned, so far
-    VlRoofline roofline;    // planning: of the operations so far, at the rates that its maker set
+    VlRoofline roofline;    // of the operations so far, at rates that were set; without rates nothing is counted
+    VlProfile *profile;     // of the operations so far (ops/profile.h); NULL: none is kept
     int64_t multiplied;     // FLOPs of the products that the CPU backend computed outside of attention
     struct VlGuard *guard;  // guarded regions of the CPU (VL2_GUARD=1), else NULL
     char model[128];        // of the GPU, in its driver's words; "" otherwise

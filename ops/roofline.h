@@ -1,6 +1,6 @@
 // The time of operations at the limits of a machine (Williams, Waterman, Patterson, "Roofline", 2009): each takes as
-// long as its products or as moving all of its tensors once, whichever is longer. Counted while planning, where rates
-// are given.
+// long as its products or as moving all of its tensors once, whichever is longer. A table of which some rows are read,
+// as the embedding's, is counted whole. Counted where rates are given: while planning for a GPU, and in a profile.
 #ifndef VL_OPS_ROOFLINE_H
 #define VL_OPS_ROOFLINE_H
 

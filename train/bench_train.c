@@ -10,6 +10,7 @@
 #include "model/batch_build.h"
 #include "model/beats.h"
 #include "model/load.h"
+#include "ops/profile.h"
 #include "optim/optimizer.h"
 #include "train/bench_machine.h"
 #include "train/run_plan.h"
@@ -121,6 +122,7 @@ static VlStatus step(Bench *bench, bool split, double times[3]) {
     VlTensor losses = vl_tensor(bench->device_losses, VL_F32, bench->batch.labels);
     bench->context->flops = (VlFlops){0};
     VL_TRY(vl_optimizer_clear_gradients(&bench->optimizer));
+    vl_profile_charge(bench->context->profile, VL_BENCH_OPTIMIZER);
     VL_TRY(vl_vlm_forward(bench->model, &bench->batch, true, &forward));
     VL_TRY(look_at_clock(bench, split, begin, &times[0]));
     VL_TRY(vl_vlm_device_loss(bench->model, &bench->batch, &forward, true, 1.0f / (float)bench->batch.labels, NULL,
@@ -130,6 +132,7 @@ static VlStatus step(Bench *bench, bool split, double times[3]) {
     VL_TRY(vl_optimizer_gradient_norm(&bench->optimizer, &norm));
     VL_TRY(vl_copy_to_host(bench->context, bench->losses, losses));
     VL_TRY(vl_optimizer_step(&bench->optimizer, 1e-5, norm));
+    vl_profile_charge(bench->context->profile, VL_BENCH_OPTIMIZER);
     return look_at_clock(bench, true, begin, &times[2]);
 }
 
@@ -137,6 +140,28 @@ static void keep_split(VlBenchTrainResult *result, const double times[3]) {
     result->forward = times[0];
     result->backward = times[1] - times[0];
     result->optimizer = times[2] - times[1];
+}
+
+// What products and copies reach on this machine, measured while nothing else is in its memory.
+static VlStatus measure_limits(const VlBenchTrainOptions *options, VlRoofline *roofline) {
+    VlContext *context;
+    double peak, triad;
+    int64_t size = options->device == VL_DEVICE_CPU ? 2048 : 8192;
+    VL_TRY(vl_context_create(&context, options->device, options->threads));
+    VlStatus status = vl_measure_gemm_peak(context, options->dtype, size, 1.0, &peak);
+    if (status == VL_OK) status = vl_measure_bandwidth(context, 1.0, &roofline->bytes_per_second, &triad);
+    vl_context_free(context);
+    for (int product = 0; status == VL_OK && product < VL_PRODUCTS; product++) {
+        roofline->flops_per_second[product] = peak;
+    }
+    return status;
+}
+
+static VlStatus profile(Bench *bench, const VlRoofline *limits) {
+    double times[3];
+    bench->context->roofline = *limits;
+    bench->context->profile = bench->options->profile;
+    return step(bench, false, times);
 }
 
 static int ascending(const void *a, const void *b) {
@@ -181,14 +206,17 @@ static VlStatus measure(Bench *bench, VlBenchTrainResult *result) {
 
 VlStatus vl_bench_train(const VlBenchTrainOptions *options, VlBenchTrainResult *result) {
     Bench bench = {.options = options};
+    VlRoofline limits = {0};
     *result = (VlBenchTrainResult){0};
     if (options->steps < 1 || options->samples < 1)
         return vl_error(VL_USAGE, "at least one step and one sample are needed");
     if (options->frames < 0 || options->audio_rows < 0)
         return vl_error(VL_USAGE, "%lld frames and %lld rows of a filter bank: neither may be negative",
                         (long long)options->frames, (long long)options->audio_rows);
+    if (options->profile) VL_TRY(measure_limits(options, &limits));
     VlStatus status = set_up(&bench);
     if (status == VL_OK) status = measure(&bench, result);
+    if (status == VL_OK && options->profile) status = profile(&bench, &limits);
     vl_batch_free(&bench.batch);
     vl_free(bench.losses);
     vl_free(bench.seconds);

@@ -14,7 +14,10 @@ typedef struct VlBenchTrainOptions {
     const int64_t *text_tokens;  // [samples]; the first sample has one less beside its video or sound
     int64_t threads, steps;
     VlDevice device;
+    VlProfile *profile;  // receives one more step's operations, the limits being measured ones; NULL: not wanted
 } VlBenchTrainOptions;
+
+enum { VL_BENCH_OPTIMIZER = VL_GROUP_COUNT };  // the profile's part beside those of the model's groups
 
 typedef struct VlBenchTrainResult {
     int64_t tokens;  // of a step, text and modality

@@ -7,7 +7,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
+#include "ops/profile.h"
 #include "tests/ops/check.h"
 
 static void test_create(void **state) {
@@ -249,11 +251,59 @@ static void test_roofline(void **state) {
     vl_context_free(context);
 }
 
+// Calls, the time that they took and should have taken, by the part that they are charged to.
+static void test_profile(void **state) {
+    (void)state;
+    static VlProfile profile;
+    VlContext *context;
+    assert_int_equal(vl_context_create(&context, VL_DEVICE_CPU, 1), VL_OK);
+    assert_int_equal(vl_arena_bind(context, &context->scratch, "scratch", 1 << 22), VL_OK);
+    assert_int_equal(vl_arena_bind(context, &context->activations, "activations", 1 << 22), VL_OK);
+    VlTensor x, y, w;
+    assert_int_equal(vl_arena_push(&context->activations, &x, VL_F32, 100, 200), VL_OK);
+    assert_int_equal(vl_arena_push(&context->activations, &y, VL_F32, 100, 300), VL_OK);
+    assert_int_equal(vl_arena_push(&context->activations, &w, VL_F32, 300, 200), VL_OK);
+    context->roofline.bytes_per_second = 1e9;
+    for (int product = 0; product < VL_PRODUCTS; product++) context->roofline.flops_per_second[product] = 1e6;
+    context->profile = &profile;
+    double begin = vl_seconds();
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(vl_linear_forward(context, y, x, w, VL_EMPTY, VL_WRITE), VL_OK);
+    }
+    vl_profile_charge(&profile, 2);
+    assert_int_equal(vl_linear_forward(context, y, x, w, VL_EMPTY, VL_WRITE), VL_OK);
+    assert_int_equal(vl_add_tensors(context, x, x, 2, x), VL_OK);
+    check_refused(vl_linear_forward(context, x, y, w, VL_EMPTY, VL_WRITE), VL_INVALID, "linear_forward");
+    vl_profile_charge(&profile, 5);
+    double seconds = vl_seconds() - begin, sum = 0;
+    const VlProfileRow *linear = &profile.of[2][VL_CALL_linear_forward];
+    assert_int_equal(linear->calls, 3);
+    expect_seconds(linear->limit, 3 * 2.0 * 100 * 200 * 300 / 1e6);
+    assert_int_equal(profile.of[5][VL_CALL_linear_forward].calls, 1);
+    assert_int_equal(profile.of[5][VL_CALL_add_tensors].calls, 1);
+    expect_seconds(profile.of[5][VL_CALL_add_tensors].limit, 3 * 4.0 * 100 * 200 / 1e9);
+    assert_string_equal(vl_call_name(VL_CALL_add_tensors), "add_tensors");
+    assert_string_equal(vl_call_name(VL_CALL_linear_backward), "linear_backward");
+    int64_t rows = 0;
+    for (int part = 0; part < VL_PROFILE_PARTS; part++) {
+        for (int call = 0; call < VL_CALLS; call++) {
+            rows += profile.of[part][call].calls > 0;
+            sum += profile.of[part][call].seconds;
+        }
+    }
+    assert_int_equal(rows, 3);
+    assert_true(sum > 0 && sum <= seconds);
+    vl_arena_unbind(context, &context->activations);
+    vl_arena_unbind(context, &context->scratch);
+    vl_context_free(context);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_create), cmocka_unit_test(test_memory), cmocka_unit_test(test_copies),
-        cmocka_unit_test(test_arena),  cmocka_unit_test(test_guard),  cmocka_unit_test(test_windows_overlap),
-        cmocka_unit_test(test_plan),   cmocka_unit_test(test_choose), cmocka_unit_test(test_roofline),
+        cmocka_unit_test(test_profile),         cmocka_unit_test(test_create), cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_copies),          cmocka_unit_test(test_arena),  cmocka_unit_test(test_guard),
+        cmocka_unit_test(test_windows_overlap), cmocka_unit_test(test_plan),   cmocka_unit_test(test_choose),
+        cmocka_unit_test(test_roofline),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,7 @@
 #include "model/batch_build.h"
 #include "model/beats.h"
 #include "model/load.h"
+#include "ops/profile.h"
 #include "tests/base/support.h"
 #include "train/bench_train.h"
 #include "train/config.h"
@@ -297,12 +298,46 @@ static void bench_steps_hear(void **state) {
     assert_int_equal(vl_bench_train(&negative, &result), VL_USAGE);
 }
 
+// A profile has every product of a step, by the part that it belongs to.
+static void profiles_hold_every_product(void **state) {
+    (void)state;
+    static VlProfile profile;
+    const int64_t text[] = {TEXT, 5};
+    VlBenchTrainOptions options = {.model = EXPERTS,
+                                   .trainable = stage_groups("finetune"),
+                                   .frames = FRAMES,
+                                   .samples = 2,
+                                   .text_tokens = text,
+                                   .threads = 1,
+                                   .steps = 2,
+                                   .profile = &profile};
+    VlBenchTrainResult result;
+    VlModelConfig config;
+    assert_ok(vl_model_config_load(&config, EXPERTS));
+    assert_ok(vl_bench_train(&options, &result));
+    const VlProfileRow(*of)[VL_CALLS] = profile.of;
+    int64_t layers = config.decoder.layers;
+    assert_int_equal(of[VL_GROUP_LLM][VL_CALL_attention_forward].calls, layers);
+    assert_int_equal(of[VL_GROUP_LLM][VL_CALL_attention_backward].calls, layers);
+    assert_int_equal(of[VL_GROUP_LLM][VL_CALL_grouped_linear_backward].calls, 3 * layers);
+    assert_int_equal(of[VL_GROUP_VISION_TOWER][VL_CALL_attention_forward].calls, config.vision.run_layers);
+    assert_int_equal(of[VL_GROUP_VISION_TOWER][VL_CALL_attention_backward].calls, 0);
+    assert_true(of[VL_GROUP_CONNECTOR][VL_CALL_linear_backward].calls > 0);
+    assert_true(of[VL_BENCH_OPTIMIZER][VL_CALL_adamw].calls > 0);
+    for (int call = 0; call < VL_CALLS; call++) {
+        assert_int_equal(profile.open[call].calls, 0);  // all is charged to some part
+        for (int part = 0; part < VL_PROFILE_PARTS; part++) {
+            assert_true(part <= VL_BENCH_OPTIMIZER || of[part][call].calls == 0);
+            assert_true(of[part][call].calls == 0 || (of[part][call].limit > 0 && of[part][call].seconds > 0));
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(plans_count_what_runs_do),
-        cmocka_unit_test(counts_are_those_of_the_extents),
-        cmocka_unit_test(experts_count_what_a_token_takes),
-        cmocka_unit_test(bench_steps_hear),
+        cmocka_unit_test(plans_count_what_runs_do),         cmocka_unit_test(counts_are_those_of_the_extents),
+        cmocka_unit_test(experts_count_what_a_token_takes), cmocka_unit_test(bench_steps_hear),
+        cmocka_unit_test(profiles_hold_every_product),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
