@@ -65,6 +65,19 @@ def train(folder):
         split = row["split"]
         print(f"{'':20} forward {split['forward']:.4f}, backward {split['backward']:.4f}, "
               f"optimizer {split['optimizer']:.4f} s")
+        profile(row.get("profile", []))
+
+
+def profile(rows, most=24):
+    """Parts, then the operations that lose most against the machine's limits: each was waited for."""
+    if not rows:
+        return
+    print(f"{'':20} {'part':16} {'operation':30} {'calls':>6} {'ms':>9} {'limit ms':>9} {'reached':>8}")
+    for row in rows[:most]:
+        reached = row["limit"] / row["seconds"] if row["seconds"] else 0
+        print(f"{'':20} {row['part']:16} {row['operation']:30} {row['calls']:6} {1e3 * row['seconds']:9.3f} "
+              f"{1e3 * row['limit']:9.3f} {100 * reached:7.1f}%")
+    print(f"{'':20} {max(0, len(rows) - most)} more rows")
 
 
 def compare(folder):
