@@ -2,8 +2,9 @@
 // cut in another way, and runs that go on with another number of ranks. A failed check ends all ranks.
 //
 // train_rank FOLDER MODE: the ranks share FOLDER. MODE "leave" keeps a run there for another number of ranks to
-// continue, which "go_on" does; "hear" and "hear_again" are the golden curves of the stages with sound; "on_gpus" is
-// the beginning of a curve on GPUs, "curve_on_gpus" all of it.
+// continue, which "go_on" does; "hear" and "hear_again" are the golden curves of the stages with sound; "experts" are
+// runs of a mixture of experts; "on_gpus" is the beginning of a curve on GPUs, "curve_on_gpus" all of it.
+#include "tests/train/experts_model.h"
 #include "tests/train/golden_curve.h"
 
 static VlComm *ranks, *alone;  // all of them; this one as a run of its own
@@ -160,6 +161,28 @@ static void hear_again(void **state) {
     }
 }
 
+// A mixture of experts gives the curve of one rank, also when it goes on from these.
+static void experts(void **state) {
+    char run[VL_PATH_MAX], single[VL_PATH_MAX], down[VL_PATH_MAX], model[VL_PATH_MAX], upon[VL_PATH_MAX + 16];
+    (void)state;
+    shared_path(model, "experts-model");
+    shared_path(run, "experts");
+    shared_path(single, "experts-1");
+    shared_path(down, "experts-down");
+    snprintf(upon, sizeof upon, "model.path=%s", model);
+    if (leader) make_experts_model(model);
+    wait_for_all();
+    run_on_ranks("finetune", run, upon);
+    if (leader) {
+        copy_run_at(run, 10, down);
+        assert_ok(train(alone, folder, "finetune", single, upon));
+        assert_ok(train(alone, folder, "finetune", down, upon));
+    }
+    wait_for_all();
+    expect_near("experts", run, single, 0, 2e-5);
+    expect_near("experts, these -> 1 rank", down, run, 10, 1e-5);
+}
+
 static void go_on(void **state) {
     (void)state;
     continue_what_others_left();
@@ -198,9 +221,10 @@ int main(int argc, char **argv) {
                                            "VL2_MPI"};
     for (size_t i = 0; i < sizeof launcher / sizeof *launcher; i++) unsetenv(launcher[i]);
     if (vl_comm_open(&alone, 0) != VL_OK || vl_comm_size(alone) != 1) return 2;
-    const struct CMUnitTest modes[] = {
-        cmocka_unit_test(all),        cmocka_unit_test(leave),   cmocka_unit_test(go_on),        cmocka_unit_test(hear),
-        cmocka_unit_test(hear_again), cmocka_unit_test(on_gpus), cmocka_unit_test(curve_on_gpus)};
+    const struct CMUnitTest modes[] = {cmocka_unit_test(all),        cmocka_unit_test(leave),
+                                       cmocka_unit_test(go_on),      cmocka_unit_test(hear),
+                                       cmocka_unit_test(hear_again), cmocka_unit_test(experts),
+                                       cmocka_unit_test(on_gpus),    cmocka_unit_test(curve_on_gpus)};
     cmocka_set_test_filter(argv[2]);
     int failed = cmocka_run_group_tests(modes, NULL, NULL);
     if (failed) vl_comm_abort(ranks, 1);

@@ -1,32 +1,15 @@
 // A mixture of experts through a run and back: it trains, continues to the bit, and lies in files under the names of
 // its experts.
 #include "base/weights.h"
-#include "tests/train/runs.h"
+#include "tests/train/experts_model.h"
 #include "train/convert.h"
 #include "train/inventory.h"
 #include "train/memory_plan.h"
 
-enum { LAYERS = 3, EXPERTS = 4, STEPS = 12 };
+enum { LAYERS = 3, STEPS = 12 };
 
 static VlComm *comm;
 static char model[VL_PATH_MAX], whole[VL_PATH_MAX], exported[VL_PATH_MAX];
-
-// The golden model's folder at TO, without weights and with a configuration of EXPERTS experts.
-static void make_model(const char *to) {
-    char path[VL_PATH_MAX];
-    json_t *config;
-    copy_tree(GOLDEN "/model_vl", to);
-    join(path, to, "model.safetensors");
-    assert_ok(vl_remove_tree(path));
-    join(path, to, "config.json");
-    assert_ok(vl_json_load(path, 1 << 20, &config));
-    json_object_set_new(config, "model_type", json_string("videollama2_mixtral"));
-    json_object_set_new(config, "intermediate_size", json_integer(24));
-    json_object_set_new(config, "num_local_experts", json_integer(EXPERTS));
-    json_object_set_new(config, "num_experts_per_tok", json_integer(2));
-    assert_ok(vl_json_save(path, config, 0));
-    json_decref(config);
-}
 
 static VlStatus run_to(void **state, const char *output, const char *steps, const char *every, const char *dtype) {
     char upon[VL_PATH_MAX + 16];
@@ -205,7 +188,7 @@ static int set_up(void **state) {
     join(model, *state, "model");
     join(whole, *state, "whole");
     join(exported, *state, "exported");
-    make_model(model);
+    make_experts_model(model);
     assert_ok(run_whole(state, whole));
     assert_ok(convert(whole, exported));
     return 0;

@@ -16,6 +16,11 @@ static void two_ranks_then_four_hear(void **state) {
     call_ranks(&process, 600, "4", VL_RANK_PROGRAM, *state, "hear_again");
 }
 
+static void two_and_four_ranks_with_experts(void **state) {
+    call_ranks(&process, 600, "2", VL_RANK_PROGRAM, *state, "experts");
+    call_ranks(&process, 600, "4", VL_RANK_PROGRAM, *state, "experts");
+}
+
 // The child that a process has started last: of mpirun's, the last rank.
 static int last_child(int parent) {
     char **names, path[VL_PATH_MAX], name[64];
@@ -111,6 +116,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(two_ranks),
         cmocka_unit_test(four_ranks_then_three),
         cmocka_unit_test(two_ranks_then_four_hear),
+        cmocka_unit_test(two_and_four_ranks_with_experts),
         cmocka_unit_test(a_killed_rank),
         cmocka_unit_test(a_signal_to_one_rank),
     };
