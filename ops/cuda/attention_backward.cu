@@ -361,9 +361,10 @@ static VlStatus run(VlContext *context, const AttentionTensors &tensors, const R
     return VL_OK;
 }
 
+// Two stages of 16 rows beside a tile: of the widest heads, 32 would not fit.
 template <class T, bool BIASED>
 static VlStatus run_plain(VlContext *context, const AttentionTensors &tensors, const RowStatistics *statistics) {
-    return run<PlainTile<T>, PlainTile<T>, BIASED>(context, tensors, statistics);
+    return run<PlainTile<T, 16>, PlainTile<T, 16>, BIASED>(context, tensors, statistics);
 }
 
 static VlStatus run_attention(VlContext *context, const AttentionTensors &t, const RowStatistics *statistics) {

@@ -17,7 +17,7 @@
 // A thread's numbers of a product, in the order of mma's fragments.
 template <int ROWS, int COLUMNS>
 struct Fragments {
-    float part[ROWS / 2][COLUMNS / 2][4];
+    float part[ROWS / 2][(COLUMNS + 1) / 2][4];
 
     __device__ __forceinline__ float &at(int row, int column) {
         return part[row / 2][column / 2][row % 2 * 2 + column % 2];
@@ -204,14 +204,14 @@ struct TensorTile {
 
 // ---- Plain multiply-adds ---------------------------------------------------
 
-// 32 x 32 scores by 8 x 16 threads; tiles are f32. A thread's four rows lie together, its columns 16 apart in scores
-// and in fours in outputs.
-template <class T>
+// 32 x COLUMNS scores by 8 x 16 threads; tiles are f32. A thread's four rows lie together, its columns 16 apart in
+// scores and in fours in outputs.
+template <class T, int COLUMNS_ = 32>
 struct PlainTile {
     using Element = T;
     using Shared = float;
-    static constexpr int WIDTH = 256, THREADS = 128, ACROSS = 16, ROWS = 32, COLUMNS = 32;
-    static constexpr int MY_ROWS = 4, MY_COLUMNS = 2, MY_WIDTH = WIDTH / ACROSS;
+    static constexpr int WIDTH = 256, THREADS = 128, ACROSS = 16, ROWS = 32, COLUMNS = COLUMNS_;
+    static constexpr int MY_ROWS = 4, MY_COLUMNS = COLUMNS / ACROSS, MY_WIDTH = WIDTH / ACROSS;
     static constexpr int WORK_STRIDE = COLUMNS + 4;
     using Scores = Fragments<MY_ROWS, MY_COLUMNS>;
     using Output = Fragments<MY_ROWS, MY_WIDTH>;

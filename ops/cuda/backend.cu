@@ -96,17 +96,15 @@ static VlStatus copy_from_host(VlContext *context, VlTensor to, const void *host
 
 // ---- The device --------------------------------------------------------------
 
-enum { SHARED_NEEDED = 163 << 10 };
-
 static VlStatus open_stream(VlContext *context, VlCudaState *state) {
     cudaDeviceProp properties;
     VL_TRY(vl_cuda_error(cudaGetDevice(&state->device), "choosing a device"));
     VL_TRY(vl_cuda_error(cudaGetDeviceProperties(&properties, state->device), "asking the device"));
-    if (properties.sharedMemPerBlockOptin < SHARED_NEEDED) {
+    if (properties.sharedMemPerBlockOptin < MOST_SHARED) {
         return vl_error(VL_UNSUPPORTED,
                         "%s: a block has %lld bytes of shared memory, kernels take up to %d, as GPUs of compute "
                         "capability 8.0, 9.0 and 10.0 have; use the device cpu",
-                        properties.name, (long long)properties.sharedMemPerBlockOptin, SHARED_NEEDED);
+                        properties.name, (long long)properties.sharedMemPerBlockOptin, MOST_SHARED);
     }
     state->processors = properties.multiProcessorCount;
     snprintf(context->model, sizeof context->model, "%.*s", (int)sizeof context->model - 1, properties.name);

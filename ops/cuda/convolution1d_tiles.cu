@@ -6,7 +6,7 @@
 enum { ROWS = 128, WARP_ROWS = 32, THREADS = ROWS / WARP_ROWS * 32 };       // of y
 enum { TAPS = 4 };                                                          // whose weights are loaded together
 enum { TIMES = 64, WEIGHT_WARPS = 8, WEIGHT_THREADS = WEIGHT_WARPS * 32 };  // of the gradient: a warp has a tap
-enum { PIECE = 8, MOST_SHARED = 200 << 10 };                                // elements of 16 bytes; bytes
+enum { PIECE = 8 };                                                         // elements of 16 bytes
 
 // Rows in shared memory are 16 bytes apart modulo 128 in some order: eight of them are in different banks.
 template <int WIDTH>

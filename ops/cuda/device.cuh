@@ -23,13 +23,17 @@ extern "C" {
 // ---- Shared memory ---------------------------------------------------------
 
 #ifdef __CUDACC__
-// VL_SHARED(float, tile, 32 * 33): an array of the block. Its content is undefined until it is written.
-#define VL_SHARED(type, name, count) __shared__ type name[count]
+// VL_SHARED(float, tile, 32 * 33): an array of the block, aligned to 16 bytes. Its content is undefined until it is
+// written.
+#define VL_SHARED(type, name, count) __shared__ __align__(16) type name[count]
 // VL_DYNAMIC_SHARED(float, tiles): the block's memory of the size that launch() was given, aligned to 16 bytes.
 #define VL_DYNAMIC_SHARED(type, name)                                  \
     extern __shared__ __align__(16) unsigned char vl_dynamic_shared[]; \
     type *name = (type *)vl_dynamic_shared
 #endif
+
+// Bytes that a block may have, of either kind: those of compute capability 8.0.
+enum { MOST_SHARED = 163 << 10 };
 
 // ---- State -----------------------------------------------------------------
 

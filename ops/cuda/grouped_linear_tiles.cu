@@ -31,19 +31,18 @@ struct Operand {
     static constexpr int COPIES = HEIGHT / ROWS;  // of a thread, ROWS rows apart
     static_assert(THREADS % PIECES == 0 && HEIGHT % ROWS == 0 && COPIES % STEPS == 0, "whole copies");
 
-    const Bf16 *from;       // the thread's first piece
-    int64_t leading, left;  // elements from row to row; terms to come
-    int row, column, lines;
+    const uint4 *from;                // the thread's first piece
+    int leading, row, column, lines;  // pieces from row to row: 32 bits, as registers are scarce
 
-    __device__ __forceinline__ Operand(const Bf16 *corner, int64_t leading_, int64_t lines_, int64_t terms)
-        : leading(leading_), left(terms), lines((int)min(lines_, (int64_t)LINES)) {
+    __device__ __forceinline__ Operand(const Bf16 *corner, int64_t elements, int64_t lines_)
+        : leading((int)(elements / PIECE)), lines((int)min(lines_, (int64_t)LINES)) {
         row = (int)threadIdx.x / PIECES;
         column = (int)threadIdx.x % PIECES * PIECE;
-        from = corner + row * leading + column;
+        from = (const uint4 *)(corner + row * elements + column);
     }
-    // Part PART of STEPS of the copies of the next STEP terms; zeros where there are none.
+    // Part PART of STEPS of the copies of the next STEP terms, of which `left` are there; zeros for the others.
     template <int PART>
-    __device__ __forceinline__ void copy(Bf16 *to) const {
+    __device__ __forceinline__ void copy(Bf16 *to, int64_t left) const {
 #pragma unroll
         for (int i = COPIES / STEPS * PART; i < COPIES / STEPS * (PART + 1); i++) {
             int at = row + i * ROWS;
@@ -51,10 +50,7 @@ struct Operand {
             ptx_copy_async<16>(to + at * STRIDE + column, from + i * ROWS * leading, there);
         }
     }
-    __device__ __forceinline__ void advance() {
-        from += STEP * (ALONG ? 1 : leading);
-        left -= STEP;
-    }
+    __device__ __forceinline__ void advance() { from += ALONG ? STEP / PIECE : STEP * leading; }
     // Fragments of 16 lines from `first` on, DEPTH terms from k on.
     static __device__ __forceinline__ void read_left(uint32_t (&to)[4], const Bf16 *part, int first, int k) {
         int lane = (int)threadIdx.x % WARP;
@@ -103,20 +99,21 @@ constexpr int64_t SHARED_BYTES = (int64_t)STAGES *(Left::SIZE + Right::SIZE) * (
 
 // sums += left times right, all terms.
 template <class Left, class Right>
-static __device__ __forceinline__ void multiply(Sums &sums, Left &left, Right &right) {
+static __device__ __forceinline__ void multiply(Sums &sums, Left &left, Right &right, int64_t terms) {
     constexpr int STAGE = Left::SIZE + Right::SIZE;
     VL_DYNAMIC_SHARED(Bf16, stages);
+    int64_t to_copy = terms;
     auto copy = [&](Bf16 *to, auto part) {
-        if (left.left <= 0) return;
-        left.template copy<part>(to);
-        right.template copy<part>(to + Left::SIZE);
+        if (to_copy <= 0) return;
+        left.template copy<part>(to, to_copy);
+        right.template copy<part>(to + Left::SIZE, to_copy);
     };
     auto advance = [&]() {
         ptx_copy_commit();
         left.advance();
         right.advance();
+        to_copy -= STEP;
     };
-    int64_t terms = left.left;
     for (int stage = 0; stage < STAGES - 1; stage++) {
         for_steps([&](auto part) { copy(stages + stage * STAGE, part); });
         advance();
@@ -193,10 +190,10 @@ static __global__ void __launch_bounds__(THREADS, 1)
     if (!find_rows<TALL>(&rows, experts, row_tile)) return;
     column *= WIDE;
     b += rows.expert * columns * terms + column * (B_ALONG ? terms : 1);
-    Operand<TALL, true> left(a + rows.first * terms, terms, rows.end - rows.first, terms);
-    Operand<WIDE, B_ALONG> right(b, B_ALONG ? terms : columns, columns - column, terms);
+    Operand<TALL, true> left(a + rows.first * terms, terms, rows.end - rows.first);
+    Operand<WIDE, B_ALONG> right(b, B_ALONG ? terms : columns, columns - column);
     Sums sums = {};
-    multiply(sums, left, right);
+    multiply(sums, left, right, terms);
     store_sums(c + rows.first * columns + column, sums, rows.end - rows.first, columns - column, columns, add);
 }
 
@@ -209,17 +206,19 @@ static __global__ void __launch_bounds__(THREADS, 1)
     find_tile(&row, &column, blockIdx.x % (down * across), down, across);
     row *= TALL;
     column *= WIDE;
-    Operand<TALL, false> left(dy + rows.first * out + row, out, out - row, rows.end - rows.first);
-    Operand<WIDE, false> right(x + rows.first * in + column, in, in - column, rows.end - rows.first);
+    Operand<TALL, false> left(dy + rows.first * out + row, out, out - row);
+    Operand<WIDE, false> right(x + rows.first * in + column, in, in - column);
     Sums sums = {};
-    multiply(sums, left, right);
+    multiply(sums, left, right, rows.end - rows.first);
     store_sums(dw + (rows.expert * out + row) * in + column, sums, out - row, in - column, in, true);
 }
 
 // ---- Launches ------------------------------------------------------------------
 
 bool vl_cuda_grouped_fits(VlTensor w, VlTensor a, VlTensor b) {
-    return a.dtype == VL_BF16 && w.dim[1] % PIECE == 0 && w.dim[2] % PIECE == 0 && aligned(w, a, b);
+    const int64_t longest = 1 << 24;  // rows whose pieces, and those of WIDE rows, are counted in 32 bits
+    return a.dtype == VL_BF16 && w.dim[1] % PIECE == 0 && w.dim[2] % PIECE == 0 && w.dim[1] <= longest &&
+           w.dim[2] <= longest && aligned(w, a, b);
 }
 
 template <bool B_ALONG>

@@ -70,7 +70,11 @@ template <int BYTES> static __device__ __forceinline__ void ptx_copy_async(void 
                      : "memory");
     }
 }
-static __device__ __forceinline__ void ptx_copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// The lanes, of which some may have had less to copy, are together again after it, as ldmatrix wants them.
+static __device__ __forceinline__ void ptx_copy_commit() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+    __syncwarp();
+}
 // Until at most GROUPS of the committed groups are under way.
 template <int GROUPS> static __device__ __forceinline__ void ptx_copy_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS) : "memory");

@@ -37,7 +37,10 @@ static inline void ptx_copy_async(void *to, const void *from, bool read) {
     static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16);
     execute_copy(to, read ? from : NULL, BYTES);
 }
-static inline void ptx_copy_commit() { execute_copy_commit(); }
+static inline void ptx_copy_commit() {
+    execute_copy_commit();
+    __syncwarp();
+}
 template <int GROUPS>
 static inline void ptx_copy_wait() {
     execute_copy_wait(GROUPS);
