@@ -42,10 +42,8 @@ static VlStatus check_same_device(const VlContext *context, VlComm *comm) {
 VlStatus vl_buckets_create(VlBuckets **out, VlContext *context, VlComm *comm, VlTensor flat, int64_t bucket_elements) {
     VlBuckets *buckets;
     VL_TRY(VL_NEW(&buckets, 1));
-    *buckets = (VlBuckets){.context = context,
-                           .comm = comm,
-                           .flat = flat,
-                           .size = bucket_elements > 0 ? bucket_elements : (int64_t)4 << 20};
+    *buckets = (VlBuckets){.context = context, .comm = comm, .flat = flat, .size = bucket_elements};
+    if (buckets->size == 0) buckets->size = context->device == VL_DEVICE_CUDA ? 16 << 20 : 4 << 20;
     buckets->count = (flat.dim[0] + buckets->size - 1) / buckets->size;
     buckets->next = buckets->count - 1;
     VlStatus status = VL_NEW(&buckets->complete, buckets->count);

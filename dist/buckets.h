@@ -12,7 +12,7 @@
 
 typedef struct VlBuckets VlBuckets;
 
-// `flat` [elements] f32, memory of the context's device. bucket_elements 0: 4 Mi. Collective.
+// `flat` [elements] f32, memory of the context's device. bucket_elements 0: 4 Mi, on GPUs 16 Mi. Collective.
 VlStatus vl_buckets_create(VlBuckets **buckets, VlContext *context, VlComm *comm, VlTensor flat,
                            int64_t bucket_elements);
 // Elements [offset, offset + count) are complete on this rank, or will be when what the context was given so far has

@@ -134,6 +134,8 @@ static VlStatus choose_way(VlDeviceComm *device_comm, int64_t *all) {
     if (status == VL_OK) status = describe_device(device_comm, facts);
     VL_TRY(vl_comm_agree(comm, status));
     VlError missing = {};
+    // In-switch sums (NVLS) are not the same twice (NCCL's issue 1497); a user who names algorithms may have them.
+    if (!getenv("NCCL_ALGO")) setenv("NCCL_NVLS_ENABLE", "0", 0);
     if (device_comm->size > 1) missing = vl_error_take(vl_nccl_load(&device_comm->nccl, version));
     facts[LACKS_NCCL] = missing.status != VL_OK;
     VL_TRY(vl_comm_gather_i64(comm, facts, FACTS, all));

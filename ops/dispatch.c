@@ -32,8 +32,9 @@ static double add_to_roofline(VlContext *context, const VlFlops *before, int64_t
 static VlStatus add_to_profile(VlContext *context, VlCall call, double begin, double limit) {
     VlProfileRow *row = &context->profile->open[call];
     VL_TRY(vl_device_wait(context));
+    double seconds = vl_seconds() - begin - context->profile->overhead;
     row->calls++;
-    row->seconds += vl_seconds() - begin;
+    row->seconds += seconds > 0 ? seconds : 0;
     row->limit += limit;
     return VL_OK;
 }

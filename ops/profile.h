@@ -25,6 +25,7 @@ typedef struct VlProfileRow {
 // Rows of what was not charged to a part yet, and of each part; parts are numbered by who charges.
 enum { VL_PROFILE_PARTS = 8 };
 struct VlProfile {
+    double overhead;  // seconds of launching and waiting, taken off every call
     VlProfileRow open[VL_CALLS], of[VL_PROFILE_PARTS][VL_CALLS];
 };
 

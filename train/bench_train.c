@@ -86,7 +86,42 @@ static VlStatus plan_memory(Bench *bench) {
                           .backward = true,
                           .device = options->device};
     VL_TRY(vl_memory_plan_batch(&bench->config, &plan, &bench->batch, &bench->plan));
-    return vl_run_check_memory(&bench->plan, bench->context);
+    return vl_run_check_memory(&bench->plan, bench->context, 1);
+}
+
+// A folder without weights gives random ones: normal numbers, the same again and again, at the scale of each
+// parameter. To draw all of a large model's would take longer than its steps.
+static VlStatus make_weights(Bench *bench) {
+    enum { PATTERN = 1 << 16 };
+    VlParams *params = vl_vlm_params(bench->model);
+    VlRandom random = vl_random(1, 1);
+    float *pattern = NULL, *values = NULL;
+    VlStatus status;
+    VL_TRY_GOTO(status, VL_NEW(&pattern, PATTERN), done);
+    VL_TRY_GOTO(status, VL_NEW(&values, PATTERN), done);
+    for (int64_t i = 0; i < PATTERN; i++) pattern[i] = (float)vl_random_normal(&random);
+    for (int64_t p = 0; p < params->count; p++) {
+        VlParam *param = params->rows[p];
+        bool ones = param->init.kind == VL_INIT_ONES, zeros = param->init.kind == VL_INIT_ZEROS;
+        float scale = (float)(ones || zeros ? 0 : param->init.scale), shift = ones ? 1 : 0;
+        for (int64_t i = 0; i < PATTERN; i++) values[i] = pattern[i] * scale + shift;
+        int64_t count = vl_elements(param->shape);
+        for (int64_t begin = 0; begin < count; begin += PATTERN) {
+            int64_t length = count - begin < PATTERN ? count - begin : PATTERN;
+            VL_TRY_GOTO(status, vl_params_set_part(bench->context, param, begin, length, values, VL_F32), done);
+        }
+    }
+done:
+    vl_free(pattern);
+    vl_free(values);
+    return status;
+}
+
+static VlStatus load_weights(Bench *bench) {
+    char path[VL_PATH_MAX];
+    VL_TRY(vl_weights_locate(path, bench->config.folder));
+    if (!*path) return make_weights(bench);
+    return vl_model_load(bench->context, vl_vlm_params(bench->model), &bench->config, 1, false, NULL);
 }
 
 static VlStatus set_up(Bench *bench) {
@@ -98,7 +133,7 @@ static VlStatus set_up(Bench *bench) {
     VL_TRY(plan_memory(bench));
     VL_TRY(vl_vlm_create(&bench->model, bench->context, &bench->config, options->trainable));
     VL_TRY(vl_params_bind(bench->context, vl_vlm_params(bench->model), options->dtype));
-    VL_TRY(vl_model_load(bench->context, vl_vlm_params(bench->model), &bench->config, 1, false, NULL));
+    VL_TRY(load_weights(bench));
     VlOptimizerSettings settings = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clip_norm = 1.0};
     VL_TRY(vl_optimizer_create(&bench->optimizer, bench->context, vl_vlm_params(bench->model), settings));
     VL_TRY(VL_NEW(&bench->losses, bench->batch.labels));
@@ -157,16 +192,36 @@ static VlStatus measure_limits(const VlBenchTrainOptions *options, VlRoofline *r
     return status;
 }
 
-static VlStatus profile(Bench *bench, const VlRoofline *limits) {
-    double times[3];
-    bench->context->roofline = *limits;
-    bench->context->profile = bench->options->profile;
-    return step(bench, false, times);
-}
-
 static int ascending(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
+}
+
+// How long the smallest operation takes: launching it, and waiting for it.
+static VlStatus measure_overhead(VlContext *context, double *seconds) {
+    enum { TURNS = 51 };
+    double turns[TURNS];
+    VlTensor one;
+    int64_t mark = vl_arena_mark(&context->scratch);
+    VL_TRY(vl_arena_push(&context->scratch, &one, VL_F32, 1));
+    for (int i = 0; i < TURNS; i++) {
+        double begin = vl_seconds();
+        VL_TRY(vl_zero(context, one));
+        VL_TRY(vl_device_wait(context));
+        turns[i] = vl_seconds() - begin;
+    }
+    qsort(turns, TURNS, sizeof *turns, ascending);
+    *seconds = turns[TURNS / 2];
+    vl_arena_release(&context->scratch, mark);
+    return VL_OK;
+}
+
+static VlStatus profile(Bench *bench, const VlRoofline *limits) {
+    double times[3];
+    VL_TRY(measure_overhead(bench->context, &bench->options->profile->overhead));
+    bench->context->roofline = *limits;
+    bench->context->profile = bench->options->profile;
+    return step(bench, false, times);
 }
 
 static VlStatus measure(Bench *bench, VlBenchTrainResult *result) {

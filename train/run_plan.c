@@ -22,11 +22,14 @@ VlStatus vl_run_plan_options(const VlConfig *config, const VlModelConfig *model,
     return vl_groups_parse(config->train.trainable, &options->trainable);
 }
 
-VlStatus vl_run_check_memory(const VlMemoryPlan *plan, VlContext *context) {
+// Kernels and cuBLASLt's are loaded when they first run, NCCL's buffers when ranks join: all after this check.
+static const int64_t library_bytes = 512LL << 20, collective_bytes = 1536LL << 20;
+
+VlStatus vl_run_check_memory(const VlMemoryPlan *plan, VlContext *context, int64_t ranks) {
     int64_t left, whole, needed = plan->device_bytes;
     VL_TRY(vl_device_memory(context, &left, &whole));
     bool gpu = context->device == VL_DEVICE_CUDA;
-    if (!gpu) needed += plan->host_bytes;
+    needed += !gpu ? plan->host_bytes : library_bytes + (ranks > 1 ? collective_bytes : 0);
     if (needed <= left) return VL_OK;
     int64_t state = plan->frozen_bytes + plan->trainable_bytes + plan->gradient_bytes + plan->remainder_bytes +
                     plan->optimizer_bytes;

@@ -9,8 +9,8 @@
 // device. Errors: VL_USAGE, as vl_sample_check_longest and vl_groups_parse.
 VlStatus vl_run_plan_options(const VlConfig *config, const VlModelConfig *model, int64_t ranks, VlDevice device,
                              VlPlanOptions *options);
-// Holds a plan against what can still be had of the device's memory. On a GPU too little is VL_OUT_OF_MEMORY, on the
-// CPU a warning: what is never touched takes nothing there.
-VlStatus vl_run_check_memory(const VlMemoryPlan *plan, VlContext *context);
+// Holds a plan, and on a GPU what libraries will take beside it, against what can still be had of the device's memory.
+// On a GPU too little is VL_OUT_OF_MEMORY, on the CPU a warning: what is never touched takes nothing there.
+VlStatus vl_run_check_memory(const VlMemoryPlan *plan, VlContext *context, int64_t ranks);
 
 #endif

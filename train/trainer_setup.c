@@ -87,7 +87,7 @@ static VlStatus plan_memory(VlTrainer *trainer, VlMemoryPlan *plan) {
     VL_TRY(vl_run_plan_options(trainer->config, &trainer->model_config, vl_comm_size(trainer->comm),
                                trainer->context->device, &options));
     VL_TRY(vl_memory_plan(&trainer->model_config, &options, plan));
-    return vl_run_check_memory(plan, trainer->context);
+    return vl_run_check_memory(plan, trainer->context, vl_comm_size(trainer->comm));
 }
 
 // The same kind on all ranks; GPUs of one machine are dealt to its ranks in turn. Collective.

@@ -3,6 +3,10 @@
 // our b, B is our a, and a bias per column of c is its bias per row of D.
 #include "ops/cuda/gemm.cuh"
 
+extern "C" {
+#include "base/log.h"
+}
+
 #include <string.h>
 
 #include "ops/cuda/libraries.cuh"
@@ -93,9 +97,9 @@ static void forget(VlCudaBlas *blas, Plan *plan) {
     *plan = {};
 }
 
-// The largest power of 2 up to 256 that divides the address.
+// The largest power of 2 up to 64, which arenas give, that divides the address.
 static uint16_t alignment_of(const void *address) {
-    uintptr_t bits = (uintptr_t)address | 256;
+    uintptr_t bits = (uintptr_t)address | 64;
     return (uint16_t)(bits & (~bits + 1));
 }
 
@@ -176,6 +180,12 @@ static VlStatus choose(const VlCudaBlas *blas, Plan *plan, const Key &key, int64
     bool refused = code == CUBLAS_STATUS_NOT_SUPPORTED;
     if (!refused) VL_TRY(check(blas, code, "choosing an algorithm"));
     plan->ours = refused || count == 0 || found.state != CUBLAS_STATUS_SUCCESS;
+    if (plan->ours) {
+        vl_log(VL_LOG_WARNING,
+               "cuBLASLt has no product of [%lld,%lld] and [%lld,%lld] in %s: a slow one of our own serves",
+               (long long)key.m, (long long)key.k, (long long)key.k, (long long)key.n,
+               vl_dtype_name((VlDtype)key.input));
+    }
     plan->algorithm = found.algo;
     return VL_OK;
 }

@@ -362,6 +362,8 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *out, int ranks, ncclUniqueId id,
     if (config->size != sizeof *config || config->blocking != 0 || rank != mpi_rank || ranks != mpi_ranks) {
         return ncclInvalidArgument;
     }
+    const char *in_switch = getenv("NCCL_NVLS_ENABLE");  // whose sums are not the same twice
+    if (!in_switch || strcmp(in_switch, "0") != 0) return ncclInvalidUsage;
     auto comm = std::make_unique<ncclComm>();
     comm->rank = rank;
     comm->ranks = ranks;

@@ -206,13 +206,16 @@ static void memory_is_held_against_the_device(void **state) {
     assert_ok(vl_context_create(&context, VL_DEVICE_CPU, 1));
     assert_ok(vl_device_memory(context, &left, &whole));
     VlMemoryPlan plan = {.device_bytes = left, .optimizer_bytes = left};
-    assert_ok(vl_run_check_memory(&plan, context));
+    assert_ok(vl_run_check_memory(&plan, context, 2));
     plan.host_bytes = 1;
-    assert_ok(vl_run_check_memory(&plan, context));
+    assert_ok(vl_run_check_memory(&plan, context, 2));
+    // The host's memory is no concern of a GPU; what CUDA's libraries take, and with other ranks NCCL, is.
     context->device = VL_DEVICE_CUDA;
-    assert_ok(vl_run_check_memory(&plan, context));  // the host's memory is no concern of a GPU
+    plan.device_bytes = left - ((int64_t)512 << 20);
+    assert_ok(vl_run_check_memory(&plan, context, 1));
+    assert_int_equal(vl_run_check_memory(&plan, context, 2), VL_OUT_OF_MEMORY);
     plan.device_bytes++;
-    assert_int_equal(vl_run_check_memory(&plan, context), VL_OUT_OF_MEMORY);
+    assert_int_equal(vl_run_check_memory(&plan, context, 1), VL_OUT_OF_MEMORY);
     assert_non_null(strstr(vl_error_text(), "lower train.micro_tokens"));
     context->device = VL_DEVICE_CPU;
     vl_context_free(context);
