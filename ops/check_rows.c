@@ -4,12 +4,19 @@
 #include "ops/check.h"
 #include "ops/scratch_rows.h"
 
+// At most as many rows of the table are moved as there are ids.
+static void count_idle_rows(VlContext *context, VlTensor table, VlTensor ids) {
+    int64_t idle = table.dim[0] - ids.dim[0];
+    if (idle > 0) context->roofline.idle_bytes = idle * table.dim[1] * vl_dtype_size(table.dtype);
+}
+
 VlStatus vl_check_embedding_forward(VlContext *context, VlTensor y, VlTensor table, VlTensor ids) {
     VL_TRY(vl_check_floating(context, "table", table, 2));
     VL_TRY(vl_check_tensor(context, "ids", ids, VL_I64, VL_ANY));
     VL_TRY(vl_check_tensor(context, "y", y, table.dtype, ids.dim[0], table.dim[1]));
     VL_TRY(vl_check_apart("y", y, "table", table));
     VL_TRY(vl_check_indices(context, "ids", ids, table.dim[0]));
+    count_idle_rows(context, table, ids);
     return VL_OK;
 }
 
@@ -45,6 +52,7 @@ VlStatus vl_check_embedding_backward(VlContext *context, VlTensor dtable, VlTens
     VL_TRY(vl_check_tensor(context, "dtable", dtable, VL_F32, VL_ANY, dy.dim[1]));
     VL_TRY(vl_check_apart("dtable", dtable, "dy", dy));
     VL_TRY(vl_check_indices(context, "ids", ids, dtable.dim[0]));
+    count_idle_rows(context, dtable, ids);
     int64_t mark = vl_arena_mark(&context->scratch);
     VlEmbedding scratch;
     VlStatus status = vl_scratch_embedding(context, &scratch, dy.dim[0]);

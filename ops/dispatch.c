@@ -13,6 +13,8 @@ static VlStatus finish(VlStatus status, const char *name, int line) {
 // most: the one whose count has changed since `before`.
 static double add_to_roofline(VlContext *context, const VlFlops *before, int64_t bytes) {
     VlRoofline *roofline = &context->roofline;
+    bytes -= roofline->idle_bytes;
+    roofline->idle_bytes = 0;
     if (roofline->bytes_per_second <= 0) return 0;
     double moving = (double)bytes / roofline->bytes_per_second;
     for (int product = 0; product < VL_PRODUCTS; product++) {

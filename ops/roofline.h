@@ -1,6 +1,6 @@
 // The time of operations at the limits of a machine (Williams, Waterman, Patterson, "Roofline", 2009): each takes as
-// long as its products or as moving all of its tensors once, whichever is longer. A table of which some rows are read,
-// as the embedding's, is counted whole. Counted where rates are given: while planning for a GPU, and in a profile.
+// long as its products or as moving all of its tensors once, whichever is longer. Counted where rates are given: while
+// planning for a GPU, and in a profile.
 #ifndef VL_OPS_ROOFLINE_H
 #define VL_OPS_ROOFLINE_H
 
@@ -10,6 +10,7 @@ typedef struct VlRoofline {
     double flops_per_second[VL_PRODUCTS], bytes_per_second;  // the machine; bytes_per_second 0: nothing is counted
     double product_seconds[VL_PRODUCTS];                     // of operations that their products bind
     double memory_seconds;                                   // of all others
+    int64_t idle_bytes;  // of the operation that runs next: rows of its table that it leaves alone
 } VlRoofline;
 
 static inline double vl_roofline_seconds(const VlRoofline *roofline) {

@@ -244,6 +244,16 @@ static void test_roofline(void **state) {
     vl_roofline_clear(roofline);
     assert_int_equal(vl_add_tensors(context, x, x, 2, x), VL_OK);
     expect_seconds(roofline->memory_seconds, 3 * 2.0 * 100000 / 100);
+    // Of a table the rows that are read, and no others of the next operation's.
+    VlTensor table = vl_tensor(NULL, VL_BF16, 5000, 1000), ids = vl_tensor(NULL, VL_I64, 100);
+    VlTensor dtable = vl_tensor(NULL, VL_F32, 5000, 1000);
+    vl_roofline_clear(roofline);
+    assert_int_equal(vl_embedding_forward(context, x, table, ids), VL_OK);
+    expect_seconds(roofline->memory_seconds, (2 * 2.0 * 100000 + 8 * 100) / 100);
+    vl_roofline_clear(roofline);
+    assert_int_equal(vl_embedding_backward(context, dtable, x, ids), VL_OK);
+    assert_int_equal(vl_add_tensors(context, x, x, 2, x), VL_OK);
+    expect_seconds(roofline->memory_seconds, (6.0 * 100000 + 8 * 100 + 3 * 2.0 * 100000) / 100);
     vl_roofline_clear(roofline);
     assert_int_equal(
         vl_attention_forward(context, narrow, VL_EMPTY, narrow, narrow, narrow, offsets, offsets, 1, 1, true), VL_OK);
