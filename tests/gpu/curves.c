@@ -1,5 +1,5 @@
 // Whole runs on the device that VL_TEST_DEVICE names: in f32 within the tolerances of the golden curves and weights, in
-// bf16 no further from the golden curves than twice the CPU's bf16 run; and the same bits in two runs.
+// bf16 within the band of the CPU's bf16 runs; and the same bits in two runs.
 //
 //   gpu_curves [STAGE...]       these stages, or all; VL_TEST_ROOT is the folder in which tests/golden lies, and
 //                               with VL_TEST_SHARDS the data need no packing, for which a bundle lacks the means
@@ -45,20 +45,42 @@ static void f32_is_golden(void **state) {
     }
 }
 
+// The losses of a run on the CPU at this learning rate.
+static void curve_on_cpu(void **state, const char *stage, const char *dtype, const char *rate, Curve *curve) {
+    char run[VL_PATH_MAX], type[32], lr[32];
+    snprintf(type, sizeof type, "train.dtype=%s", dtype);
+    snprintf(lr, sizeof lr, "optim.lr=%s", rate);
+    join(run, *state, "cpu");
+    assert_ok(vl_remove_tree(run));
+    assert_ok(train(comm, *state, stage, run, type, lr, "device=cpu", "threads=0"));
+    read_curve(run, curve);
+}
+
+// How far bf16 leads from f32 is one draw of many: what is rounded up in one run is rounded down in another that
+// differs a little. So the band is that of three runs, at learning rates 2 % apart, each against f32 at its own.
+static double band_of_cpu(void **state, const char *stage) {
+    static const char *const rates[] = {"0.98e-3", "1.0e-3", "1.02e-3"};
+    double most = 0;
+    for (int i = 0; i < 3; i++) {
+        Curve single, half;
+        curve_on_cpu(state, stage, "f32", rates[i], &single);
+        curve_on_cpu(state, stage, "bf16", rates[i], &half);
+        double far = loss_distance(&half, &single, 0, single.steps);
+        print_message("%s in bf16 on the CPU, rate %s: loss within %.1e\n", stage, rates[i], far);
+        most = larger(most, far);
+    }
+    return most;
+}
+
 static void bf16_is_within_the_band(void **state) {
     for (int i = 0; i < stage_count; i++) {
-        char run[VL_PATH_MAX], cpu[VL_PATH_MAX];
-        Curve golden, found, band;
+        char run[VL_PATH_MAX];
+        Curve golden, found;
         train_twice(state, stages[i], "bf16", run);
-        join(cpu, *state, "cpu");
-        assert_ok(vl_remove_tree(cpu));
-        assert_ok(train(comm, *state, stages[i], cpu, "train.dtype=bf16", "device=cpu"));
         golden_losses(stages[i], &golden);
         read_curve(run, &found);
-        read_curve(cpu, &band);
-        double far = loss_distance(&found, &golden, 0, golden.steps),
-               most = loss_distance(&band, &golden, 0, golden.steps);
-        print_message("%s in bf16: loss within %.1e, the CPU's %.1e\n", stages[i], far, most);
+        double far = loss_distance(&found, &golden, 0, golden.steps), most = band_of_cpu(state, stages[i]);
+        print_message("%s in bf16: loss within %.1e\n", stages[i], far);
         if (!(far <= 2 * most)) fail_msg("%s in bf16: loss is off by %.2g, the CPU's by %.2g", stages[i], far, most);
     }
 }
