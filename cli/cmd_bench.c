@@ -136,7 +136,8 @@ static void print_profile(const VlProfile *profile, bool json) {
         const Line *line = &lines[i];
         printf(format, json && i > 0 ? ", " : "", line->part, line->operation ? line->operation : "all",
                line->row.calls, line->row.seconds, line->row.limit);
-        if (!json) printf(" %7.1f%%\n", 100 * line->row.limit / line->row.seconds);
+        if (!json && line->row.seconds > 0) printf(" %7.1f%%", 100 * line->row.limit / line->row.seconds);
+        if (!json) printf("\n");
     }
     if (json) printf("]");
 }
