@@ -89,30 +89,24 @@ static VlStatus plan_memory(Bench *bench) {
     return vl_run_check_memory(&bench->plan, bench->context, 1);
 }
 
-// A folder without weights gives random ones: normal numbers, the same again and again, at the scale of each
-// parameter. To draw all of a large model's would take longer than its steps.
+// A folder without weights gives random ones: of each parameter the first values of its initialisation, again and
+// again. To draw all of a large model's would take longer than its steps.
 static VlStatus make_weights(Bench *bench) {
     enum { PATTERN = 1 << 16 };
-    VlParams *params = vl_vlm_params(bench->model);
-    VlRandom random = vl_random(1, 1);
-    float *pattern = NULL, *values = NULL;
-    VlStatus status;
-    VL_TRY_GOTO(status, VL_NEW(&pattern, PATTERN), done);
-    VL_TRY_GOTO(status, VL_NEW(&values, PATTERN), done);
-    for (int64_t i = 0; i < PATTERN; i++) pattern[i] = (float)vl_random_normal(&random);
+    const VlParams *params = vl_vlm_params(bench->model);
+    float *values;
+    VlStatus status = VL_OK;
+    VL_TRY(VL_NEW(&values, PATTERN));
     for (int64_t p = 0; p < params->count; p++) {
         VlParam *param = params->rows[p];
-        bool ones = param->init.kind == VL_INIT_ONES, zeros = param->init.kind == VL_INIT_ZEROS;
-        float scale = (float)(ones || zeros ? 0 : param->init.scale), shift = ones ? 1 : 0;
-        for (int64_t i = 0; i < PATTERN; i++) values[i] = pattern[i] * scale + shift;
         int64_t count = vl_elements(param->shape);
+        vl_init_values(param->init, param->name, 1, 0, count < PATTERN ? count : PATTERN, values);
         for (int64_t begin = 0; begin < count; begin += PATTERN) {
             int64_t length = count - begin < PATTERN ? count - begin : PATTERN;
             VL_TRY_GOTO(status, vl_params_set_part(bench->context, param, begin, length, values, VL_F32), done);
         }
     }
 done:
-    vl_free(pattern);
     vl_free(values);
     return status;
 }

@@ -152,6 +152,15 @@ void check_tensor(Check *check, const char *name, VlTensor got, const double *wa
     check_close(check, name, check_download(check, got), want, vl_elements(got), tolerance);
 }
 
+void check_index_tensor(Check *check, const char *name, VlTensor got, const int64_t *want) {
+    const int64_t *values = read_bits(check, got);
+    for (int64_t i = 0; i < vl_elements(got); i++) {
+        if (values[i] == want[i]) continue;
+        fail_msg("seed %llu: %s[%lld] is %lld, not %lld", (unsigned long long)check->seed, name, (long long)i,
+                 (long long)values[i], (long long)want[i]);
+    }
+}
+
 void check_bf16(Check *check, const char *name, VlTensor got, const double *naive, const double *want) {
     int64_t count = vl_elements(got);
     double error = check_error(check_download(check, got), want, count), bound = check_error(naive, want, count);

@@ -73,6 +73,8 @@ void check_close(const Check *check, const char *name, const double *got, const 
                  double tolerance);
 // Downloads first.
 void check_tensor(Check *check, const char *name, VlTensor got, const double *want, double tolerance);
+// An index tensor (i64).
+void check_index_tensor(Check *check, const char *name, VlTensor got, const int64_t *want);
 // bf16: the error is at most twice that of `naive`, both against the f64 `want`.
 void check_bf16(Check *check, const char *name, VlTensor got, const double *naive, const double *want);
 void check_same_bits(Check *check, const char *name, VlTensor a, Check *other, VlTensor b);

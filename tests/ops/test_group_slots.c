@@ -10,16 +10,6 @@ static Groups groups_make(Check *check, int64_t slots, int64_t experts) {
                     check_device(check, VL_I64, slots)};
 }
 
-static void expect(Check *check, const char *name, VlTensor tensor, const int64_t *want) {
-    int64_t count = vl_elements(tensor), *got = check_random_indices(check, count, 1);
-    check_ok(check, vl_copy_to_host(check->context, got, tensor));
-    for (int64_t i = 0; i < count; i++) {
-        if (got[i] == want[i]) continue;
-        fail_msg("seed %llu: %s[%lld] is %lld, not %lld", (unsigned long long)check->seed, name, (long long)i,
-                 (long long)got[i], (long long)want[i]);
-    }
-}
-
 // A row's place is the number of slots that go before it: those of lower experts, and earlier ones of the same.
 static void expect_groups(Check *check, Groups groups, const int64_t *experts, int64_t chosen) {
     int64_t slots = vl_elements(groups.tokens), count = vl_elements(groups.offsets) - 1;
@@ -33,9 +23,9 @@ static void expect_groups(Check *check, Groups groups, const int64_t *experts, i
         for (int64_t other = 0; other < r; other++) places[r] += experts[other] == experts[r];
         tokens[places[r]] = r / chosen;
     }
-    expect(check, "offsets", groups.offsets, offsets);
-    expect(check, "tokens", groups.tokens, tokens);
-    expect(check, "places", groups.places, places);
+    check_index_tensor(check, "offsets", groups.offsets, offsets);
+    check_index_tensor(check, "tokens", groups.tokens, tokens);
+    check_index_tensor(check, "places", groups.places, places);
 }
 
 // spread: how many experts get slots; the first of them is `first`.

@@ -85,15 +85,6 @@ static void run_begin(Run *run, const int64_t shape[3], VlDtype dtype, int64_t t
     check_ok(check, vl_route_backward(check->context, VL_EMPTY, dweights, weights, run->experts));
 }
 
-static void check_choice(Check *check, VlTensor experts, const int64_t *want) {
-    int64_t count = vl_elements(experts), *got = check_random_indices(check, count, 1);
-    check_ok(check, vl_copy_to_host(check->context, got, experts));
-    for (int64_t i = 0; i < count; i++) {
-        if (got[i] == want[i]) continue;
-        fail_msg("slot %lld has expert %lld, not %lld", (long long)i, (long long)got[i], (long long)want[i]);
-    }
-}
-
 static void verify(const int64_t shape[3], VlDtype dtype) {
     Run run;
     run_begin(&run, shape, dtype, 2);
@@ -102,7 +93,7 @@ static void verify(const int64_t shape[3], VlDtype dtype) {
     naive.logits = exact.logits, naive.dweights = exact.dweights, naive.choice = exact.choice;
     reference(&exact, VL_F64);
     reference(&naive, dtype);
-    check_choice(check, run.experts, exact.choice);
+    check_index_tensor(check, "experts", run.experts, exact.choice);
     output_check(check, "weights", run.out[WEIGHTS], exact.weights, naive.weights);
     output_check(check, "dlogits", run.out[DLOGITS], exact.dlogits, naive.dlogits);
     check_end(check);
@@ -143,7 +134,7 @@ static void test_special(void **state) {
         VlTensor experts = check_device(&check, VL_I64, ROWS, 2), got = check_output(&check, VL_F32, ROWS, 2);
         check_ok(&check,
                  vl_route_forward(check.context, got, experts, check_upload(&check, logits, dtypes[i], ROWS, 4)));
-        check_choice(&check, experts, want);
+        check_index_tensor(&check, "experts", experts, want);
         check_tensor(&check, "weights", vl_rows(got, 0, 4), weights, 1e-7);
         const double *rest = check_download(&check, vl_rows(got, 4, 2));
         for (int w = 0; w < 4; w++) assert_true(isnan(rest[w]));
